@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+# minivmm. `make help` lists what can be made. Every variant (compiler, sanitizer, debug) builds in a folder of its
+# own under build/, so that `make check` can use several side by side.
+
+VERSION := 0.1.0
+
+CC      ?= gcc
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
+SAN     ?=
+PREFIX  ?= /usr/local
+DESTDIR ?=
+comma   := ,
+VARIANT := $(notdir $(CC))$(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(V_SUFFIX),-$(V_SUFFIX))
+B       := build/$(VARIANT)
+
+WARN := -Wall -Wextra -Werror -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes \
+        -Wold-style-definition -Wundef -Wvla -Wwrite-strings -Wformat=2 -Wimplicit-fallthrough \
+        -Wnull-dereference -Wcast-qual
+DEFS := -D_GNU_SOURCE -DMINIVMM_VERSION='"$(VERSION)"'
+ifeq ($(SAN),)
+HARDEN_C  := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
+HARDEN_LD := -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code -Wl,--as-needed -Wl,--gc-sections
+else
+HARDEN_C  := -O1 -g -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all -DMINIVMM_SANITIZED=1 -fPIE
+HARDEN_LD := -pie -fsanitize=$(SAN)
+endif
+CFLAGS   ?= -g
+ALL_CFLAGS  := -std=gnu17 $(WARN) $(DEFS) $(HARDEN_C) -ffunction-sections -fdata-sections -Iinclude -I. $(CFLAGS)
+ALL_LDFLAGS := $(HARDEN_LD) $(LDFLAGS)
+# Linked statically: a shared object costs every VM process start-up time and memory that the budget does not have.
+LIBS := -l:liburing.a -l:libinih.a -lpthread
+
+LIB_SRC := $(sort $(wildcard arch/x86_64/*.c devices/*.c devices/virtio/*.c devices/disk/*.c devices/ice/*.c) \
+                  $(filter-out vmm/main.c,$(wildcard vmm/*.c)))
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
+MAIN_OBJ := $(B)/vmm/main.o
+
+.PHONY: all help check boot bench tidy format install clean distclean
+all: minivmm
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make                     the release build: ./minivmm
+minivmm: $(B)/minivmm
+	@cp $< $@
+	@strip $@
+
+$(B)/minivmm: $(MAIN_OBJ) $(B)/libminivmm.a
+	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+$(B)/libminivmm.a: $(LIB_OBJ)
+	@rm -f $@
+	ar rcsD $@ $^
+
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
+
+include tests/tests.mk
+
+clean:
+	rm -rf build minivmm compile_commands.json
+
+## make distclean           clean, and the cache of downloaded packages
+distclean: clean
+	rm -rf .cache
