@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The subcommands that are whole programs of their own; argv[0] is the command's name. Each returns the exit
+ * code. */
+#ifndef MINIVMM_VMM_COMMANDS_H
+#define MINIVMM_VMM_COMMANDS_H
+
+int run_main(int argc, char **argv);       /* minivmm --kernel ...: parse, create, run, exit code */
+int doctor_main(int argc, char **argv);    /* minivmm doctor */
+int boot_test_main(int argc, char **argv); /* minivmm boot-test */
+
+#endif

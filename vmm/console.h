@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The guest's serial console on the host: stdio with a raw terminal, a file, a pty, or nothing. */
+#ifndef MINIVMM_VMM_CONSOLE_H
+#define MINIVMM_VMM_CONSOLE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "minivmm/config.h"
+#include "minivmm/errors.h"
+#include "minivmm/serial.h"
+#include "vmm/loop.h"
+
+struct console;
+
+struct console_hooks {
+    void (*quit)(void *ctx); /* ctrl-a x; main thread */
+    void *ctx;
+};
+
+/*
+ * When standard input is the user's terminal and the console is stdio: forks; the parent keeps the terminal's
+ * settings, passes signals on, waits for the child, restores the terminal however the child died (kill -9
+ * included) and exits with its code (128 + signal when killed). Returns 0 in the child, or at once where
+ * there is no terminal. Call before any thread.
+ */
+int console_guard_terminal(const struct config *config, struct err *err);
+
+/* Opens the host side and, for a pty, prints its path on standard error. Sentences name --console. */
+int console_open(const struct config *config, const struct console_hooks *hooks, struct console **out,
+                 struct err *err);
+
+/* The serial device's side of it: pass to serial_config with the console as ctx. */
+void console_output(void *console, const uint8_t *bytes, size_t len);
+void console_input_ready(void *console);
+
+/* Starts feeding input into serial from the loop. Main thread, before vm_run()'s loop. */
+int console_attach(struct console *console, struct serial *serial, struct loop *loop, struct err *err);
+
+/* Writes out what is buffered, restores the terminal, closes. */
+void console_close(struct console *console);
+
+#endif
