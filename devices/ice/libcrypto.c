@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "libcrypto.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <string.h>
+
+#include "arena.h"
+
+/* The hooks take file and line for debugging; the arena has no use for them. */
+static void *hook_malloc(size_t size, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    return arena_alloc(size);
+}
+
+static void *hook_realloc(void *p, size_t size, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    return arena_realloc(p, size);
+}
+
+static void hook_free(void *p, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    arena_free(p);
+}
+
+static int find(struct libcrypto *lib, void **slot, const char *name, struct err *err)
+{
+    *slot = dlsym(lib->handle, name);
+    if (!*slot)
+        return err_set(err, -ENOSYS, "libcrypto.so.3 has no %s: install Debian's libssl3", name);
+    return 0;
+}
+
+static int load(struct libcrypto *lib, struct err *err)
+{
+    int r = arena_open(err);
+    if (r < 0)
+        return r;
+    lib->handle = dlopen("libcrypto.so.3", RTLD_NOW | RTLD_LOCAL);
+    if (!lib->handle)
+        return err_set(err, -ENOSYS, "disk encryption needs libcrypto.so.3 (Debian: libssl3): %s", dlerror());
+#define X(name)                                                                                              \
+    r = find(lib, (void **)&lib->name, #name, err);                                                          \
+    if (r < 0)                                                                                               \
+        return r;
+    LIBCRYPTO_FUNCTIONS(X)
+#undef X
+    if (lib->CRYPTO_set_mem_functions(hook_malloc, hook_realloc, hook_free) != 1)
+        return err_set(err, -EBUSY, "libcrypto was in use before its memory could be locked");
+    /* No configuration file: nothing outside this program chooses the algorithms' implementation. */
+    if (lib->OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT |
+                                     OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS,
+                                 NULL) != 1)
+        return err_set(err, -EIO, "libcrypto did not initialise");
+    return 0;
+}
+
+int libcrypto_load(const struct libcrypto **out, struct err *err)
+{
+    static struct libcrypto lib;
+    if (!lib.handle) {
+        int r = load(&lib, err);
+        if (r < 0) {
+            if (lib.handle)
+                dlclose(lib.handle);
+            memset(&lib, 0, sizeof(lib));
+            return r;
+        }
+    }
+    *out = &lib;
+    return 0;
+}

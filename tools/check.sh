@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# All tests: runs each suite, keeps its output in build/check/, counts results and closes with
+# "N passed, N failed, N skipped". Exit status 0 only when nothing failed and something passed.
+#
+# usage: tools/check.sh [SUITE ...]     (none: all; --list prints the names)
+#
+# How a suite is counted: libcheck programs by their "NN%: Checks: N, Failures: N, Errors: N" line, scripts by
+# their "ok"/"not ok" lines (TAP), either by "# SKIP" lines, which take one from the passed. A suite that exits
+# non-zero with no failure counted, or that counts nothing, is itself one failure.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+LOGS=build/check
+JOBS=$(nproc)
+passed=0 failed=0 skipped=0
+
+suite_names=(build-gcc build-clang style docs unit-gcc unit-asan unit-tsan fuzz cli guest-kvm install testbed)
+
+say() { printf '%s\n' "$*"; }
+
+make_quiet() { make -j"$JOBS" -s "$@"; }
+
+# Builds and runs the libcheck programs of one variant; every program runs even when one fails.
+run_libcheck() { # ARGS OF MAKE...
+    local bin status=0
+    make_quiet "$@" unit-binaries || return 1
+    for bin in $(make -s --no-print-directory "$@" print-test-binaries); do
+        say "== $bin"
+        timeout 300 "$bin" || { status=$?; say "== $bin: exit status $status"; }
+    done
+    return "$status"
+}
+
+suite_build_gcc() { make_quiet CC=gcc minivmm && say "ok - builds with gcc without a warning"; }
+suite_build_clang() { make_quiet CC=clang build/clang/minivmm && say "ok - builds with clang without a warning"; }
+suite_style() { make_quiet format-check && say "ok - clang-format" && make_quiet tidy && say "ok - clang-tidy"; }
+suite_docs() { tests/e2e/docs.sh; }
+suite_unit_gcc() { run_libcheck CC=gcc; }
+suite_unit_asan() { run_libcheck CC=gcc SAN=address,undefined; }
+suite_unit_tsan() { run_libcheck CC=gcc SAN=thread; }
+suite_fuzz() { tests/fuzz/run.sh; }
+suite_cli() { tests/e2e/cli.sh; }
+suite_guest_kvm() { tests/e2e/guest_kvm.sh; }
+suite_install() { tests/e2e/install.sh; }
+suite_testbed() { tests/e2e/testbed.sh; }
+
+count() { # NAME STATUS LOG
+    local name=$1 status=$2 log=$3 p f s
+    read -r p f s < <(awk '
+        /^[0-9]+%: Checks: / { gsub(/,/, ""); bad = $5 + $7; p += $3 - bad; f += bad; next }
+        /^not ok/            { f++; next }
+        /^ok.*# SKIP/        { s++; next }
+        /^ok/                { p++; next }
+        /^# SKIP/            { s++; p-- }
+        END { printf "%d %d %d\n", p, f, s }' "$log")
+    if [ "$status" -ne 0 ] && [ "$f" -eq 0 ]; then
+        say "    the suite ended with status $status"
+        f=1
+    elif [ $((p + f + s)) -eq 0 ]; then
+        say "    the suite ran no test"
+        f=1
+    fi
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    say "    $p passed, $f failed, $s skipped (${SECONDS}s since the start)"
+    if [ "$f" -ne 0 ]; then
+        grep -nE '^not ok|:[FE]:|exit status|ERROR: |error:|\*\*\*|runtime error' "$log" | head -40
+        say "    ---- end of $log:"
+        tail -25 "$log" | sed 's/^/    | /'
+    fi
+    grep -hE '# SKIP' "$log" | sed 's/^/    /'
+    return 0
+}
+
+if [ "${1:-}" = --list ]; then
+    printf '%s\n' "${suite_names[@]}"
+    exit 0
+fi
+[ $# -eq 0 ] || suite_names=("$@")
+mkdir -p "$LOGS"
+for name in "${suite_names[@]}"; do
+    run=suite_${name//-/_}
+    declare -F "$run" >/dev/null || { say "check: no suite '$name'; --list names them"; exit 2; }
+    say "[$name]"
+    "$run" >"$LOGS/$name.log" 2>&1 </dev/null
+    count "$name" $? "$LOGS/$name.log"
+done
+say "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
