@@ -3,6 +3,7 @@
 # own under build/, so that `make check` can use several side by side.
 
 VERSION := 0.1.0
+SHELL   := /bin/bash
 
 CC      ?= gcc
 ifeq ($(origin CC),default)
@@ -69,3 +70,15 @@ clean:
 ## make distclean           clean, and the cache of downloaded packages
 distclean: clean
 	rm -rf .cache
+
+## make install             DESTDIR= PREFIX=/usr/local: binary, man page, documentation
+install: minivmm
+	install -D -m 755 minivmm $(DESTDIR)$(PREFIX)/bin/minivmm
+	install -D -m 644 docs/minivmm.1 $(DESTDIR)$(PREFIX)/share/man/man1/minivmm.1
+	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/minivmm/README.md
+
+## make compile_commands.json   for clangd and clang-tidy by hand
+compile_commands.json: Makefile
+	@{ sep='['; for f in $(LIB_SRC) vmm/main.c; do \
+	    printf '%s\n{"directory":"%s","file":"%s","command":"%s"}' "$$sep" "$(CURDIR)" "$$f" \
+	        "$(subst ",\\\",$(CC) $(ALL_CFLAGS) -c) $$f"; sep=','; done; printf '\n]\n'; } > $@

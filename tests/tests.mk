@@ -9,7 +9,7 @@ RING_BIN := $(RING_SRC:%.c=$(B)/%)
 TEST_LIB_SRC := $(sort $(wildcard tests/lib/*.c))
 TEST_LIB_OBJ := $(TEST_LIB_SRC:%.c=$(B)/%.o)
 TEST_CFLAGS := -Itests/lib
-TEST_LIBS := -l:libcheck_pic.a -lsubunit -lrt -lm
+TEST_LIBS := -l:libcheck_pic.a -lsubunit -lnettle -lrt -lm
 
 $(B)/tests/%: tests/%.c $(TEST_LIB_OBJ) $(B)/libminivmm.a
 	@mkdir -p $(@D)
@@ -22,3 +22,28 @@ unit: $(UNIT_BIN)
 	@set -e; for t in $^; do $$t; done
 ring: $(RING_BIN)
 	@set -e; for t in $^; do $$t; done
+
+.PHONY: print-test-binaries
+print-test-binaries:
+	@printf '%s\n' $(UNIT_BIN) $(RING_BIN)
+
+C_FILES = $(shell git ls-files '*.c' '*.h')
+TIDY_SRC = $(filter arch/%.c devices/%.c vmm/%.c,$(C_FILES))
+
+.PHONY: format format-check tidy check
+## make format              rewrite all C files by .clang-format
+format:
+	clang-format -i $(C_FILES)
+format-check:
+	clang-format --dry-run -Werror $(C_FILES)
+
+## make tidy                clang-tidy over the sources that ship
+tidy:
+	@printf '%s\n' $(TIDY_SRC) | xargs -P $$(nproc) -n 4 clang-tidy --quiet --warnings-as-errors='*' -- \
+	    $(filter-out -Werror -fstack-clash-protection,$(ALL_CFLAGS)) 2>&1 | grep -v 'warnings generated' ; \
+	    test $${PIPESTATUS[1]} -eq 0
+
+## make check               all tests; ends with "N passed, N failed, N skipped"
+check:
+	@sh tools/setup.sh check
+	@tools/check.sh

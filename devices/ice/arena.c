@@ -88,10 +88,15 @@ const char *arena_kind(void)
     return arena.kind;
 }
 
-bool arena_holds(const void *p)
+size_t arena_search(const void *bytes, size_t len)
 {
-    const uint8_t *at = p;
-    return arena.base && at >= arena.base && at < arena.base + ARENA_BYTES;
+    size_t found = 0;
+    pthread_mutex_lock(&arena.lock);
+    for (uint8_t *p = arena.base, *end = arena.base + arena.used;
+         (p = memmem(p, (size_t)(end - p), bytes, len)); p++)
+        found++;
+    pthread_mutex_unlock(&arena.lock);
+    return found;
 }
 
 static unsigned order_of(size_t bytes)
