@@ -35,6 +35,13 @@ enum guest_access { GUEST_READ, GUEST_WRITE };
  */
 void *guest_memory_at(const struct guest_memory *mem, uint64_t gpa, uint64_t len, enum guest_access access);
 
+/*
+ * As guest_memory_at() for the longest run from gpa that lies in one region: *run is its length, 1 .. len
+ * (0 when len is 0). For buffers that may span regions: the caller goes on at gpa + *run.
+ */
+void *guest_memory_run(const struct guest_memory *mem, uint64_t gpa, uint64_t len, enum guest_access access,
+                       uint64_t *run);
+
 /* Copies len bytes from / to guest memory. 0, or -EFAULT with nothing copied. */
 int guest_memory_read(const struct guest_memory *mem, uint64_t gpa, void *to, uint64_t len);
 int guest_memory_write(const struct guest_memory *mem, uint64_t gpa, const void *from, uint64_t len);

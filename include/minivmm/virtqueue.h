@@ -32,8 +32,6 @@ struct virtqueue {
     uint16_t next_avail;          /* our position in the avail ring */
     uint16_t next_used;           /* used entries written, perhaps not yet published */
     uint16_t published;           /* used idx the driver can see */
-    uint16_t signalled;           /* used idx at the last interrupt decision, for EVENT_IDX */
-    bool signalled_valid;
 };
 
 /*
