@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* minivmm --kernel ...: one VM from its flags to its exit code. */
+#include <stdbool.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "minivmm/config.h"
+#include "minivmm/log.h"
+#include "vmm/commands.h"
+#include "vmm/console.h"
+#include "vmm/exit_codes.h"
+#include "vmm/vm.h"
+
+static int report(int code, const struct err *err)
+{
+    log_error("%s", err->text);
+    return code;
+}
+
+/* The sentence, then the registers: a log line each, since the log cuts long ones. */
+static void report_crash(const char *text)
+{
+    int len = (int)strcspn(text, "\n");
+    log_error("the guest crashed: %.*s", len, text);
+    for (text += len; *text == '\n'; text += len) {
+        len = (int)strcspn(++text, "\n");
+        if (len > 0)
+            log_error("  %.*s", len, text);
+    }
+}
+
+/* Says on standard error how the run ended, unless the guest just powered off, and gives the exit code. */
+static int conclude(const struct config *config, const struct vm_result *result)
+{
+    switch (result->how) {
+    case VM_END_POWEROFF:
+        return EXIT_CODE_OK;
+    case VM_END_RESET:
+        log_info("the guest asked for a reset");
+        return EXIT_CODE_RESET;
+    case VM_END_PANIC:
+        log_error("the guest panicked");
+        return EXIT_CODE_PANIC;
+    case VM_END_DEBUG_EXIT:
+        log_info("the guest wrote %u to the debug exit port", result->code);
+        return result->code == 0 ? EXIT_CODE_OK : EXIT_CODE_DEBUG_EXIT + (int)(result->code & 31U);
+    case VM_END_TIMEOUT:
+        log_error("--timeout: the guest still ran after %u s", config->timeout_s);
+        return EXIT_CODE_TIMEOUT;
+    case VM_END_STOPPED:
+        log_info("stopped");
+        return EXIT_CODE_STOPPED;
+    case VM_END_TRIPLE_FAULT:
+    case VM_END_INTERNAL:
+    case VM_END_NONE:
+        break;
+    }
+    report_crash(result->text);
+    return EXIT_CODE_CRASH;
+}
+
+static int run(const struct config *config)
+{
+    struct err err = {{0}};
+    bool usage;
+    struct vm *vm = NULL;
+    if (vm_create(config, &vm, &usage, &err) < 0)
+        return report(usage ? EXIT_CODE_USAGE : EXIT_CODE_FAILURE, &err);
+    struct vm_result result = {0};
+    int code = vm_run(vm, &result, &err);
+    /* What the guest was told is safe must be, and its last words out, before anything is said of the end. */
+    vm_destroy(vm);
+    if (code < 0)
+        return report(EXIT_CODE_FAILURE, &err);
+    return conclude(config, &result);
+}
+
+static enum log_level level(const struct config *config)
+{
+    if (config->quiet)
+        return LOG_LEVEL_ERROR;
+    return config->verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO;
+}
+
+int run_main(int argc, char **argv)
+{
+    struct err err = {{0}};
+    struct config config;
+    config_init(&config);
+    int code = EXIT_CODE_USAGE;
+    if (config_parse_args(&config, argc, argv, &err) < 0 || config_check(&config, &err) < 0) {
+        report(code, &err);
+    } else if (console_guard_terminal(&config, &err) < 0) {
+        code = report(EXIT_CODE_FAILURE, &err);
+    } else {
+        log_open(STDERR_FILENO, config.name, level(&config));
+        code = run(&config);
+    }
+    config_free(&config);
+    return code;
+}
