@@ -13,7 +13,9 @@
 #include "devices/disk/internal.h"
 #include "minivmm/bytes.h"
 
-#define FILE_IMAGE   0  /* watches follow in the table of registered files */
+/* The table of registered files. */
+enum { FILE_IMAGE, FILE_BUFFERED, FILE_WATCH };
+
 #define WATCH_TAG    1u /* in user_data, where requests have a pointer's even value */
 #define TAG_OF(w)    (((uint64_t)(w) << 1) | WATCH_TAG)
 #define CQES_A_BATCH 64u
@@ -92,12 +94,13 @@ static int uring_open(struct disk_queue *q, struct err *err)
 static int uring_attach(struct disk_queue *q)
 {
     struct uring *u = q->engine;
-    int files[1 + DISK_WATCHES_MAX] = {[FILE_IMAGE] = q->disk->fd};
+    int files[FILE_WATCH + DISK_WATCHES_MAX] = {
+        [FILE_IMAGE] = q->disk->fd, [FILE_BUFFERED] = q->disk->buffered_fd};
 
     for (unsigned i = 0; i < q->watches; i++)
-        files[1 + i] = q->watch[i].fd;
+        files[FILE_WATCH + i] = q->watch[i].fd;
     u->unarmed = (1u << q->watches) - 1;
-    int rc = io_uring_register_files(&u->ring, files, 1 + q->watches);
+    int rc = io_uring_register_files(&u->ring, files, FILE_WATCH + q->watches);
     return rc ? rc : io_uring_enable_rings(&u->ring);
 }
 
@@ -111,6 +114,7 @@ static void uring_close(struct disk_queue *q)
 
 static void prepare(struct io_uring_sqe *sqe, const struct disk_step *s)
 {
+    int file = s->buffered ? FILE_BUFFERED : FILE_IMAGE;
     bool one = s->iovcnt == 1;
     /* More than a gigabyte moves in several steps, as a short transfer. */
     unsigned len = one ? (unsigned)(s->iov->iov_len < 1u << 30 ? s->iov->iov_len : 1u << 30) : 0;
@@ -118,15 +122,15 @@ static void prepare(struct io_uring_sqe *sqe, const struct disk_step *s)
     switch (s->kind) {
     case STEP_READ:
         if (one)
-            io_uring_prep_read(sqe, FILE_IMAGE, s->iov->iov_base, len, s->offset);
+            io_uring_prep_read(sqe, file, s->iov->iov_base, len, s->offset);
         else
-            io_uring_prep_readv(sqe, FILE_IMAGE, s->iov, s->iovcnt, s->offset);
+            io_uring_prep_readv(sqe, file, s->iov, s->iovcnt, s->offset);
         break;
     case STEP_WRITE:
         if (one)
-            io_uring_prep_write(sqe, FILE_IMAGE, s->iov->iov_base, len, s->offset);
+            io_uring_prep_write(sqe, file, s->iov->iov_base, len, s->offset);
         else
-            io_uring_prep_writev(sqe, FILE_IMAGE, s->iov, s->iovcnt, s->offset);
+            io_uring_prep_writev(sqe, file, s->iov, s->iovcnt, s->offset);
         break;
     case STEP_FALLOCATE:
         io_uring_prep_fallocate(sqe, FILE_IMAGE, s->mode, s->offset, s->length);
@@ -188,7 +192,7 @@ static void arm_watches(struct disk_queue *q)
         struct io_uring_sqe *sqe;
         if (!(u->unarmed & 1u << i) || !(sqe = io_uring_get_sqe(&u->ring)))
             continue;
-        io_uring_prep_poll_multishot(sqe, 1 + (int)i, POLLIN);
+        io_uring_prep_poll_multishot(sqe, FILE_WATCH + (int)i, POLLIN);
         io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
         io_uring_sqe_set_data64(sqe, TAG_OF(i));
         u->unarmed &= ~(1u << i);

@@ -21,9 +21,11 @@
 struct disk {
     char *path;
     int fd;
-    int lock_fd; /* holds the lock: fd, or better a description of its own; -1 without a lock */
+    int lock_fd;     /* holds the lock: fd, or better a description of its own; -1 without a lock */
+    int buffered_fd; /* the same file through the page cache, which bounces what is misaligned; or -1 */
     bool direct;
-    bool auto_engine; /* an unusable io_uring may become sync */
+    uint32_t memory_align, offset_align; /* bytes, what direct I/O asks for; powers of two */
+    bool auto_engine;                    /* an unusable io_uring may become sync */
     enum disk_engine engine;
     struct disk_geometry geometry;
     dev_t dev; /* the device node's own number for a block device */
@@ -70,6 +72,7 @@ struct disk_step {
     unsigned long request;   /* of IOCTL, over offset and length */
     const struct iovec *iov; /* READ and WRITE; two and more stay valid until the result is in */
     unsigned iovcnt;
+    bool buffered;       /* through buffered_fd */
     struct iovec zeroes; /* what iov points to when zeroes are written */
     uint64_t offset, length;
 };

@@ -111,9 +111,14 @@ static uint32_t queue_limit(dev_t dev, const char *name)
     return value > UINT32_MAX ? 0 : (uint32_t)value;
 }
 
+static bool is_power_of_2(uint64_t n)
+{
+    return n && !(n & (n - 1));
+}
+
 static bool is_block_size(uint64_t n)
 {
-    return n >= DISK_SECTOR && n <= 1u << 30 && !(n & (n - 1));
+    return n >= DISK_SECTOR && n <= 1u << 30 && is_power_of_2(n);
 }
 
 static int block_geometry(struct disk *d, const struct stat *st, struct err *err)
@@ -188,6 +193,35 @@ static int read_geometry(struct disk *d, struct err *err)
     return 0;
 }
 
+/* What direct I/O wants aligned, and the second way into the file for what is not. */
+static int prepare_direct(struct disk *d, struct err *err)
+{
+    struct disk_geometry *g = &d->geometry;
+    struct statx sx = {0};
+    char path[32];
+
+    if (!d->direct)
+        return 0;
+    d->memory_align = 4096; /* enough for every device; where the kernel tells, it's less */
+    d->offset_align = g->logical_block > DISK_SECTOR || g->is_block_device ? g->logical_block : 4096;
+    if (!statx(d->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) && sx.stx_mask & STATX_DIOALIGN) {
+        if (!is_power_of_2(sx.stx_dio_mem_align) || !is_power_of_2(sx.stx_dio_offset_align))
+            return err_set(err, -EINVAL, "%s: its file system has no direct I/O; use direct=off", d->path);
+        d->memory_align = sx.stx_dio_mem_align;
+        d->offset_align = sx.stx_dio_offset_align;
+        if (is_block_size(d->offset_align) && d->offset_align > g->logical_block)
+            g->logical_block = d->offset_align;
+        if (g->physical_block < g->logical_block)
+            g->physical_block = g->logical_block;
+    }
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", d->fd);
+    d->buffered_fd = open(path, (g->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    if (d->buffered_fd < 0)
+        return err_set(err, -errno, "%s: direct=on needs it opened twice, and that failed: %s", d->path,
+                       strerror(errno));
+    return 0;
+}
+
 /* Asks without making a ring: where io_uring is there and allowed, the missing parameters are the complaint.
  */
 static int probe_io_uring(void)
@@ -221,6 +255,8 @@ static int set_up(struct disk *d, const struct disk_config *c, struct err *err)
     if (!rc && c->lock)
         rc = disk_lock(d, err);
     if (!rc)
+        rc = prepare_direct(d, err);
+    if (!rc)
         rc = choose_engine(d, c->engine, err);
     return rc;
 }
@@ -236,7 +272,7 @@ int disk_open(const struct disk_config *config, struct disk **out, struct err *e
         return err_set(err, -ENOMEM, "%s: no memory for a disk", config->path);
     }
     d->path = path;
-    d->fd = d->lock_fd = -1;
+    d->fd = d->lock_fd = d->buffered_fd = -1;
     d->direct = config->direct;
     d->geometry.readonly = config->readonly;
     int rc = set_up(d, config, err);
@@ -256,6 +292,8 @@ void disk_close(struct disk *disk)
     if (!disk)
         return;
     disk_unlock(disk);
+    if (disk->buffered_fd >= 0)
+        (void)close(disk->buffered_fd);
     if (disk->fd >= 0)
         (void)close(disk->fd);
     free(disk->path);

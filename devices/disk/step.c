@@ -71,6 +71,21 @@ bool disk_step_more(const struct disk_io *io)
     return io->stage != STAGE_FINISHED;
 }
 
+/* Direct I/O takes whole blocks in aligned memory; what is not like that goes through the page cache. */
+static bool misaligned(const struct disk *disk, const struct disk_step *step)
+{
+    uint64_t bits = step->offset;
+    uintptr_t memory = 0;
+
+    if (!disk->direct)
+        return false;
+    for (unsigned i = 0; i < step->iovcnt; i++) {
+        bits |= step->iov[i].iov_len;
+        memory |= (uintptr_t)step->iov[i].iov_base;
+    }
+    return bits & (disk->offset_align - 1) || (memory | bits) & (disk->memory_align - 1);
+}
+
 static void data_step(const struct disk_queue *q, const struct disk_io *io, struct disk_step *step)
 {
     unsigned left = io->iovcnt - io->pending;
@@ -80,6 +95,7 @@ static void data_step(const struct disk_queue *q, const struct disk_io *io, stru
     step->iovcnt = left < IOV_MAX ? left : IOV_MAX;
     if (io->op == DISK_WRITE && io->flags & DISK_FUA && !q->no_dsync)
         step->mode = RWF_DSYNC;
+    step->buffered = misaligned(q->disk, step);
 }
 
 bool disk_step_next(struct disk_queue *q, struct disk_io *io, struct disk_step *step)
@@ -103,6 +119,7 @@ bool disk_step_next(struct disk_queue *q, struct disk_io *io, struct disk_step *
                                       .iov_len = step->length < DISK_ZEROES ? step->length : DISK_ZEROES};
         step->iov = &step->zeroes;
         step->iovcnt = 1;
+        step->buffered = misaligned(q->disk, step);
         return true;
     case STAGE_DISCARD:
     case STAGE_ERASE:
@@ -216,13 +233,14 @@ int disk_step_execute(const struct disk *disk, const struct disk_step *step)
 {
     uint64_t range[2] = {step->offset, step->length};
     ssize_t rc = -1;
+    int fd = step->buffered ? disk->buffered_fd : disk->fd;
 
     switch (step->kind) {
     case STEP_READ:
-        rc = preadv2(disk->fd, step->iov, (int)step->iovcnt, (off_t)step->offset, step->mode);
+        rc = preadv2(fd, step->iov, (int)step->iovcnt, (off_t)step->offset, step->mode);
         break;
     case STEP_WRITE:
-        rc = pwritev2(disk->fd, step->iov, (int)step->iovcnt, (off_t)step->offset, step->mode);
+        rc = pwritev2(fd, step->iov, (int)step->iovcnt, (off_t)step->offset, step->mode);
         break;
     case STEP_SYNC:
         rc = fdatasync(disk->fd);
