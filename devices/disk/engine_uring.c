@@ -19,10 +19,10 @@ enum { FILE_IMAGE, FILE_BUFFERED, FILE_WATCH };
 #define WATCH_TAG    1u /* in user_data, where requests have a pointer's even value */
 #define TAG_OF(w)    (((uint64_t)(w) << 1) | WATCH_TAG)
 #define CQES_A_BATCH 64u
+#define SQES_MAX     128u /* more in one turn cost a system call each time it's full, fewer pages always */
 
 struct uring {
     struct io_uring ring;
-    unsigned executing;    /* requests whose step is in the ring */
     unsigned unarmed;      /* watches without a poll: a bit each */
     struct disk_list over; /* done without the ring, e.g. refused: waiting for this turn's dispatch */
 };
@@ -58,7 +58,7 @@ static int open_ring(struct io_uring *ring, unsigned depth)
         struct io_uring_params p = {.flags = IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP |
                                              IORING_SETUP_CQSIZE | wanted[i],
                                     .cq_entries = 2 * (depth + DISK_WATCHES_MAX)};
-        rc = io_uring_queue_init_params(depth, ring, &p);
+        rc = io_uring_queue_init_params(depth < SQES_MAX ? depth : SQES_MAX, ring, &p);
     }
     return rc;
 }
@@ -145,42 +145,38 @@ static void prepare(struct io_uring_sqe *sqe, const struct disk_step *s)
     io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
 }
 
-/* Brings io into the ring, or to its end. False when the submission queue is full: io stays waiting. */
-static bool start(struct disk_queue *q, struct disk_io *io)
+/* NULL only when the kernel takes no submissions until completions have been reaped. */
+static struct io_uring_sqe *get_sqe(struct uring *u)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+
+    if (!sqe && io_uring_submit(&u->ring) > 0)
+        sqe = io_uring_get_sqe(&u->ring);
+    return sqe;
+}
+
+/* Brings what waits into the ring, in order; the rest keeps waiting when the ring takes no more. */
+static void start_waiting(struct disk_queue *q)
 {
     struct uring *u = q->engine;
     struct disk_step step;
+    struct disk_io *io;
 
-    while (disk_step_next(q, io, &step)) {
+    while ((io = q->waiting.head)) {
+        if (!disk_step_next(q, io, &step)) {
+            disk_list_add(&u->over, disk_list_take(&q->waiting));
+            continue;
+        }
         if (step.kind == STEP_IOCTL) { /* the ring has no ioctl */
             disk_step_result(q, io, disk_step_execute(q->disk, &step));
             continue;
         }
-        struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+        struct io_uring_sqe *sqe = get_sqe(u);
         if (!sqe)
-            return false;
+            return;
         prepare(sqe, &step);
         io_uring_sqe_set_data(sqe, io);
-        u->executing++;
-        return true;
-    }
-    disk_list_add(&u->over, io);
-    return true;
-}
-
-static void start_waiting(struct disk_queue *q)
-{
-    while (q->waiting.head) {
-        struct disk_io *io = q->waiting.head, *next = io->next;
-        struct disk_list *w = &q->waiting;
-        disk_list_take(w);
-        if (!start(q, io)) {
-            io->next = next;
-            w->head = io;
-            if (!next)
-                w->tail = &io->next;
-            return;
-        }
+        (void)disk_list_take(&q->waiting);
     }
 }
 
@@ -190,7 +186,7 @@ static void arm_watches(struct disk_queue *q)
 
     for (unsigned i = 0; i < q->watches; i++) {
         struct io_uring_sqe *sqe;
-        if (!(u->unarmed & 1u << i) || !(sqe = io_uring_get_sqe(&u->ring)))
+        if (!(u->unarmed & 1u << i) || !(sqe = get_sqe(u)))
             continue;
         io_uring_prep_poll_multishot(sqe, FILE_WATCH + (int)i, POLLIN);
         io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
@@ -201,9 +197,8 @@ static void arm_watches(struct disk_queue *q)
 
 static void completed(struct disk_queue *q, uint64_t data, int result, unsigned flags)
 {
-    struct uring *u = q->engine;
-
     if (data & WATCH_TAG) {
+        struct uring *u = q->engine;
         unsigned i = (unsigned)(data >> 1);
         if (!(flags & IORING_CQE_F_MORE))
             u->unarmed |= 1u << i;
@@ -211,7 +206,6 @@ static void completed(struct disk_queue *q, uint64_t data, int result, unsigned 
         return;
     }
     struct disk_io *io = (struct disk_io *)(uintptr_t)data; // NOLINT(performance-no-int-to-ptr)
-    u->executing--;
     disk_step_result(q, io, result);
     if (disk_step_more(io))
         disk_list_add(&q->waiting, io);
@@ -261,7 +255,7 @@ static int uring_run(struct disk_queue *q, bool wait)
         if (u->unarmed)
             arm_watches(q);
         start_waiting(q);
-        if (wait && !u->over.head && !io_uring_cq_ready(&u->ring))
+        if (wait && !u->over.head && !q->waiting.head && !u->unarmed && !io_uring_cq_ready(&u->ring))
             rc = io_uring_submit_and_wait(&u->ring, 1);
         else
             rc = io_uring_submit_and_get_events(&u->ring);

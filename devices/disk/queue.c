@@ -107,6 +107,8 @@ void disk_queue_submit(struct disk_queue *q, struct disk_io *io)
 
 int disk_queue_run(struct disk_queue *q, bool wait)
 {
+    if (wait && !q->inflight && !q->watches)
+        return -EDEADLK; /* nothing could ever end this wait */
     return q->ops->run(q, wait);
 }
 
