@@ -2,6 +2,7 @@
 #include "minivmm/log.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -25,20 +26,18 @@ void log_open(int fd, const char *name, enum log_level most)
         snprintf(log_state.tag, sizeof(log_state.tag), "minivmm");
 }
 
-void log_write(enum log_level level, const char *fmt, ...)
+static void write_line(enum log_level level, uint64_t held_back, const char *fmt, va_list ap)
 {
     static const char *const names[] = {"error", "warning", "info", "debug"};
-    if (level > log_state.most)
-        return;
     char line[LINE_MAX_BYTES];
-    int used = snprintf(line, sizeof(line), "%s: %s: ", log_state.tag, names[level]);
-    va_list ap;
-    va_start(ap, fmt);
-    int body = vsnprintf(line + used, sizeof(line) - (size_t)used - 1, fmt, ap);
-    va_end(ap);
-    size_t len = body < 0 ? (size_t)used : (size_t)used + (size_t)body;
-    if (len > sizeof(line) - 2)
-        len = sizeof(line) - 2;
+    size_t room = sizeof(line) - 64; /* for what follows the message */
+    size_t len = (size_t)snprintf(line, room, "%s: %s: ", log_state.tag, names[level]);
+    int body = vsnprintf(line + len, room - len, fmt, ap);
+    if (body > 0)
+        len = len + (size_t)body < room ? len + (size_t)body : room - 1;
+    if (held_back)
+        len += (size_t)snprintf(line + len, sizeof(line) - len, " (and %llu more)",
+                                (unsigned long long)held_back);
     line[len++] = '\n';
     /* One write a line keeps lines whole between threads; a log that can't be written has nowhere to say so.
      */
@@ -46,17 +45,37 @@ void log_write(enum log_level level, const char *fmt, ...)
     (void)ignored;
 }
 
-bool log_limit_pass(struct log_limit *limit, uint64_t *missed)
+void log_write(enum log_level level, const char *fmt, ...)
+{
+    if (level > log_state.most)
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    write_line(level, 0, fmt, ap);
+    va_end(ap);
+}
+
+static bool limit_pass(struct log_limit *limit)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
     int64_t t = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
     int64_t next = atomic_load_explicit(&limit->next_ns, memory_order_relaxed);
-    if (t < next || !atomic_compare_exchange_strong_explicit(&limit->next_ns, &next, t + 1000000000,
-                                                             memory_order_relaxed, memory_order_relaxed)) {
+    return t >= next && atomic_compare_exchange_strong_explicit(&limit->next_ns, &next, t + 1000000000,
+                                                                memory_order_relaxed, memory_order_relaxed);
+}
+
+void log_warn_limited(struct log_limit *limit, const char *fmt, ...)
+{
+    if (!limit_pass(limit)) {
         atomic_fetch_add_explicit(&limit->held_back, 1, memory_order_relaxed);
-        return false;
+        return;
     }
-    *missed = atomic_exchange_explicit(&limit->held_back, 0, memory_order_relaxed);
-    return true;
+    uint64_t held_back = atomic_exchange_explicit(&limit->held_back, 0, memory_order_relaxed);
+    if (LOG_LEVEL_WARN > log_state.most)
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    write_line(LOG_LEVEL_WARN, held_back, fmt, ap);
+    va_end(ap);
 }

@@ -8,7 +8,6 @@
 #define MINIVMM_LOG_H
 
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,15 +33,7 @@ struct log_limit {
     _Atomic uint64_t held_back;
 };
 
-/* True when the message may be written now; *missed then tells how many were held back since the last one. */
-bool log_limit_pass(struct log_limit *limit, uint64_t *missed);
-
-#define log_warn_limited(limit, fmt, ...)                                                                    \
-    do {                                                                                                     \
-        uint64_t missed_;                                                                                    \
-        if (log_limit_pass((limit), &missed_))                                                               \
-            log_write(LOG_LEVEL_WARN, fmt " (%llu more held back)", __VA_ARGS__,                             \
-                      (unsigned long long)missed_);                                                          \
-    } while (0)
+/* As log_warn(), but only when the limit lets it; then it also says how many messages were held back since. */
+void log_warn_limited(struct log_limit *limit, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif
