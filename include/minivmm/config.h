@@ -28,8 +28,8 @@ struct config_disk {
     enum disk_engine engine;
     unsigned queues;     /* 0: min(cpus, 4) */
     unsigned queue_size; /* default 256 */
-    char *id;            /* names the disk for people and other flags; default "diskN" */
-    char *serial;        /* GET_ID; default: the id */
+    char *id;            /* names the disk for people and other flags; NULL: "diskN" */
+    char *serial;        /* GET_ID; NULL: the id */
 };
 
 struct config {
@@ -57,8 +57,9 @@ void config_free(struct config *config);
 
 /*
  * Parses argv[1 ..] (flags as in "minivmm --help"). -EINVAL with a sentence that names the flag, what was
- * wrong and what is allowed, with a near-miss suggestion for unknown names. --config FILE reads an INI file
- * at its place.
+ * wrong and what is allowed, with a near-miss suggestion for unknown names. --config FILE is read before the
+ * other flags, so that these win over the file wherever they stand; disks add up. Ask options_action() of
+ * vmm/options.h first: --help and --version are not served here.
  */
 int config_parse_args(struct config *config, int argc, char **argv, struct err *err);
 
