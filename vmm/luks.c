@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The parent's side: a pipe, a child, and what came out of it. The child's work is in luks_child.c. */
+#include "luks.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "luks_child.h"
+
+static int read_all(int fd, void *to, size_t len)
+{
+    for (size_t done = 0; done < len;) {
+        ssize_t n = read(fd, (uint8_t *)to + done, len - done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return -EIO;
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+static int collect(int fd, const char *path, struct luks_volume *volume, uint8_t *key, struct err *err)
+{
+    struct luks_answer answer;
+    if (read_all(fd, &answer, sizeof(answer)) < 0)
+        return err_set(err, -EIO, "%s: the helper that opens LUKS volumes died", path);
+    if (answer.code < 0) {
+        answer.text[sizeof(answer.text) - 1] = '\0';
+        return err_set(err, answer.code, "%s: %s", path, answer.text);
+    }
+    *volume = answer.volume;
+    if (volume->key_size > LUKS_KEY_MAX || read_all(fd, key, volume->key_size) < 0)
+        return err_set(err, -EIO, "%s: the helper that opens LUKS volumes died", path);
+    return 0;
+}
+
+int luks_open(const char *path, const char *passphrase_file, struct luks_volume *volume, uint8_t *key,
+              struct err *err)
+{
+    int fds[2];
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return err_set(err, -errno, "%s: no pipe to the helper that opens LUKS volumes: %s", path,
+                       strerror(errno));
+    pid_t child = fork();
+    if (child == 0) {
+        close(fds[0]);
+        luks_child_run(path, passphrase_file, fds[1]);
+        _exit(0);
+    }
+    close(fds[1]);
+    int r = child < 0 ? err_set(err, -errno, "%s: can't start the helper that opens LUKS volumes: %s", path,
+                                strerror(errno))
+                      : collect(fds[0], path, volume, key, err);
+    close(fds[0]);
+    while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
+        ;
+    return r;
+}
