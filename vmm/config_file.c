@@ -183,6 +183,7 @@ static int on_key(void *arg, const char *section, const char *name, const char *
 static int parse(struct reader *r)
 {
     ini_max_line = LINE_SIZE;
+    ini_allow_inline_comments = false; /* a kernel's command line may hold a ';' */
     int wrong = ini_parse_stream(read_line, r, on_key, r);
     if (wrong > 0 && (r->code == 0 || (unsigned)wrong < r->code_line))
         return err_set(r->err, -EINVAL, "%s:%d: expected key = value, [section] or a comment", r->path,

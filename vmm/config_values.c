@@ -40,21 +40,10 @@ int config_value_size(const char *text, uint64_t *out, struct err *err)
     const char *end;
     uint64_t value;
     if (digits(text, &end, &value)) {
-        unsigned shift = 0;
-        switch (toupper((unsigned char)*end)) {
-        case 'G':
-            shift += 10;
-            /* fall through */
-        case 'M':
-            shift += 10;
-            /* fall through */
-        case 'K':
-            shift += 10;
-            end++;
-            break;
-        default:
-            break;
-        }
+        static const char units[] = "KMG";
+        const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+        unsigned shift = unit ? 10 * (unsigned)(unit - units + 1) : 0;
+        end += unit != NULL;
         if (*end == '\0' && value <= UINT64_MAX >> shift) {
             *out = value << shift;
             return 0;

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The doctor: the form of its answers, and its judgement of devices that are no KVM. */
+#include <check.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vmm/commands.h"
+#include "vmm/doctor.h"
+
+static char text[8192]; /* what the doctor said last */
+
+/* Runs the doctor with flags, its standard output and error caught in text. */
+static int run(const char *flags)
+{
+    char buf[256], program[] = "doctor", *argv[8] = {program};
+    int argc = 1;
+    snprintf(buf, sizeof(buf), "%s", flags);
+    for (char *at = strtok(buf, " "); at && argc < 7; at = strtok(NULL, " "))
+        argv[argc++] = at;
+    FILE *caught = tmpfile();
+    ck_assert_ptr_nonnull(caught);
+    fflush(NULL);
+    int out = dup(STDOUT_FILENO), errs = dup(STDERR_FILENO);
+    ck_assert(out >= 0 && errs >= 0);
+    dup2(fileno(caught), STDOUT_FILENO);
+    dup2(fileno(caught), STDERR_FILENO);
+    int code = doctor_main(argc, argv);
+    fflush(NULL);
+    dup2(out, STDOUT_FILENO);
+    dup2(errs, STDERR_FILENO);
+    close(out);
+    close(errs);
+    rewind(caught);
+    text[fread(text, 1, sizeof(text) - 1, caught)] = '\0';
+    fclose(caught);
+    return code;
+}
+
+START_TEST(every_line_has_a_level_and_a_subject)
+{
+    int code = run("--kvm /nonexistent/kvm");
+    ck_assert_int_eq(code, 1);
+    unsigned lines = 0;
+    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+        bool known = strncmp(line, "ok    ", 6) == 0 || strncmp(line, "warn  ", 6) == 0 ||
+                     strncmp(line, "fail  ", 6) == 0;
+        ck_assert_msg(known && strstr(line, ": "), "no finding: %s", line);
+        bool mend = strstr(line, " \xE2\x80\x94 ") != NULL;
+        ck_assert_msg(mend == (line[0] != 'o'), "a mend where there is trouble, and only there: %s", line);
+        lines++;
+    }
+    ck_assert_uint_ge(lines, 12);
+}
+END_TEST
+
+START_TEST(a_missing_kvm_fails_with_its_mend)
+{
+    ck_assert_int_eq(run("--kvm=/nonexistent/kvm"), 1);
+    ck_assert_ptr_nonnull(strstr(text, "fail  KVM device: /nonexistent/kvm: No such file or directory"));
+    ck_assert_ptr_nonnull(strstr(text, "modprobe"));
+    ck_assert_int_eq(run("--kvm /dev/null"), 1);
+    ck_assert_ptr_nonnull(strstr(text, "/dev/null is not a KVM device"));
+}
+END_TEST
+
+START_TEST(the_probe_is_silent)
+{
+    ck_assert_int_eq(run("--probe native --kvm /dev/null"), 1);
+    ck_assert_str_eq(text, "");
+    ck_assert_int_eq(run("--probe=native --kvm /nonexistent"), 1);
+    ck_assert_str_eq(text, "");
+}
+END_TEST
+
+START_TEST(bad_flags_are_refused)
+{
+    ck_assert_int_eq(run("--jsno"), 2);
+    ck_assert_ptr_nonnull(strstr(text, "'--jsno'"));
+    ck_assert_int_eq(run("--probe other"), 2);
+    ck_assert_int_eq(run("--kvm"), 2);
+    ck_assert_int_eq(run("--help"), 0);
+    ck_assert_ptr_nonnull(strstr(text, "usage: minivmm doctor"));
+}
+END_TEST
+
+START_TEST(json_is_escaped)
+{
+    struct doctor_report report = {.count = 0};
+    doctor_note(&report, DOCTOR_OK, "a", "unused", "q\"b\\t\tend");
+    doctor_note(&report, DOCTOR_FAIL, "b", "mend \"it\"", "%d", 7);
+    char *json = NULL;
+    size_t size;
+    FILE *out = open_memstream(&json, &size);
+    doctor_print_json(&report, out);
+    fclose(out);
+    ck_assert_str_eq(json, "[\n"
+                           "  {\"level\": \"ok\", \"what\": \"a\", \"found\": \"q\\\"b\\\\t\\u0009end\", "
+                           "\"mend\": null},\n"
+                           "  {\"level\": \"fail\", \"what\": \"b\", \"found\": \"7\", "
+                           "\"mend\": \"mend \\\"it\\\"\"}\n"
+                           "]\n");
+    free(json);
+}
+END_TEST
+
+START_TEST(a_full_book_stays_in_its_bounds)
+{
+    struct doctor_report report = {.count = 0};
+    for (unsigned i = 0; i < DOCTOR_FINDINGS_MAX + 3; i++)
+        doctor_note(&report, DOCTOR_OK, "x", NULL, "%u", i);
+    ck_assert_uint_eq(report.count, DOCTOR_FINDINGS_MAX);
+    ck_assert_str_eq(report.finding[DOCTOR_FINDINGS_MAX - 1].found, "34");
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("doctor");
+    TCase *tcase = tcase_create("doctor");
+    tcase_add_test(tcase, every_line_has_a_level_and_a_subject);
+    tcase_add_test(tcase, a_missing_kvm_fails_with_its_mend);
+    tcase_add_test(tcase, the_probe_is_silent);
+    tcase_add_test(tcase, bad_flags_are_refused);
+    tcase_add_test(tcase, json_is_escaped);
+    tcase_add_test(tcase, a_full_book_stays_in_its_bounds);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
