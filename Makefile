@@ -10,6 +10,8 @@ ifeq ($(origin CC),default)
 CC      := gcc
 endif
 SAN     ?=
+# make V=1 shows whole commands
+Q       := $(if $(V),,@)
 PREFIX  ?= /usr/local
 DESTDIR ?=
 comma   := ,
@@ -46,19 +48,21 @@ help:
 
 ## make                     the release build: ./minivmm
 minivmm: $(B)/minivmm
-	@cp $< $@
-	@strip $@
+	@strip -o $@ $<
 
 $(B)/minivmm: $(MAIN_OBJ) $(B)/libminivmm.a
-	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 $(B)/libminivmm.a: $(LIB_OBJ)
+	@echo "  AR    $@"
 	@rm -f $@
-	ar rcsD $@ $^
+	$(Q)ar rcsD $@ $^
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	@echo "  CC    $<"
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 

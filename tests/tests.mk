@@ -13,7 +13,8 @@ TEST_LIBS := -l:libcheck_pic.a -lsubunit -lnettle -lrt -lm
 
 $(B)/tests/%: tests/%.c $(TEST_LIB_OBJ) $(B)/libminivmm.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(TEST_CFLAGS) -MMD -MP $(ALL_LDFLAGS) -o $@ $< $(TEST_LIB_OBJ) $(B)/libminivmm.a $(TEST_LIBS) $(LIBS)
+	@echo "  TEST  $@"
+	$(Q)$(CC) $(ALL_CFLAGS) $(TEST_CFLAGS) -MMD -MP $(ALL_LDFLAGS) -o $@ $< $(TEST_LIB_OBJ) $(B)/libminivmm.a $(TEST_LIBS) $(LIBS)
 
 .PHONY: unit ring unit-binaries
 unit-binaries: $(UNIT_BIN) $(RING_BIN)
