@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+# What is built and run besides the monitor: the bare-metal test guest, and the demonstration boot.
+
+GUEST_CFLAGS := -std=gnu17 $(WARN) -O2 -g -ffreestanding -mgeneral-regs-only -mno-red-zone -fno-stack-protector \
+                -fcf-protection=none -fno-pie -fno-builtin -fno-asynchronous-unwind-tables -mcmodel=small \
+                -Wno-missing-prototypes
+GUEST_SRC := $(sort $(wildcard tests/guest/*.c))
+GUEST_OBJ := build/guest/start.o $(GUEST_SRC:tests/guest/%.c=build/guest/%.o)
+
+.PHONY: guest boot
+## make guest               the bare-metal test guest: build/guest/guest.elf
+guest: build/guest/guest.elf
+
+build/guest/%.o: tests/guest/%.c $(wildcard tests/guest/*.h)
+	@mkdir -p $(@D)
+	$(CC) $(GUEST_CFLAGS) -c -o $@ $<
+
+build/guest/start.o: tests/guest/start.S
+	@mkdir -p $(@D)
+	$(CC) -c -o $@ $<
+
+build/guest/guest.elf: $(GUEST_OBJ) tests/guest/guest.ld
+	$(CC) -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,noexecstack -Wl,-T,tests/guest/guest.ld -o $@ $(GUEST_OBJ)
+
+## make boot                a stock Debian kernel boots under minivmm from a virtio-mmio disk (installs what it needs)
+boot:
+	@sh tools/setup.sh boot
+	@$(MAKE) --no-print-directory minivmm
+	@tools/boot.sh
