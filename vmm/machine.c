@@ -71,7 +71,7 @@ static int claim(struct machine *machine, enum arch_device_kind kind, const char
 
 static int add_virtio(struct machine *machine, struct virtio_device *dev, struct err *err)
 {
-    unsigned n;
+    unsigned n = 0;
     int code = claim(machine, ARCH_DEVICE_VIRTIO_MMIO, dev->name, &n, err);
     if (code < 0)
         return code;
@@ -165,7 +165,7 @@ static int add_rng(struct machine *machine, struct err *err)
 
 static int add_ged(struct machine *machine, struct err *err)
 {
-    unsigned n;
+    unsigned n = 0;
     int code = claim(machine, ARCH_DEVICE_GED, "the power button", &n, err);
     if (code < 0)
         return code;

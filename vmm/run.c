@@ -9,6 +9,7 @@
 #include "vmm/commands.h"
 #include "vmm/console.h"
 #include "vmm/exit_codes.h"
+#include "vmm/options.h"
 #include "vmm/vm.h"
 
 static int report(int code, const struct err *err)
@@ -84,6 +85,11 @@ static enum log_level level(const struct config *config)
 
 int run_main(int argc, char **argv)
 {
+    enum options_action action = options_action(argc, argv);
+    if (action != OPTIONS_RUN) {
+        (action == OPTIONS_HELP ? options_print_help : options_print_version)(stdout);
+        return EXIT_CODE_OK;
+    }
     struct err err = {{0}};
     struct config config;
     config_init(&config);
