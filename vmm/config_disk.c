@@ -136,18 +136,18 @@ int config_unknown_disk_key(const char *name, struct err *err)
                    name);
 }
 
-int config_disk_add(struct config *config, struct config_disk **out, struct err *err)
+struct config_disk *config_disk_add(struct config *config, struct err *err)
 {
-    if (config->disks == CONFIG_DISKS_MAX)
-        return err_set(err, -E2BIG,
-                       "a VM takes at most %u disks: each needs one of the machine's interrupt lines",
-                       CONFIG_DISKS_MAX);
+    if (config->disks == CONFIG_DISKS_MAX) {
+        err_set(err, -E2BIG, "a VM takes at most %u disks: each needs one of the machine's interrupt lines",
+                CONFIG_DISKS_MAX);
+        return NULL;
+    }
     struct config_disk *disk = &config->disk[config->disks];
     *disk = (struct config_disk){
         .writeback = true, .discard = true, .write_zeroes = true, .queue_size = QUEUE_SIZE_DEFAULT};
     config->disks++;
-    *out = disk;
-    return 0;
+    return disk;
 }
 
 int config_disk_set(struct config_disk *disk, const char *key, const char *value, const char *base,
@@ -207,14 +207,13 @@ static int set_parts(struct config_disk *disk, char *text, const char *base, str
 
 int config_set_disk(struct config *config, const char *value, const char *base, struct err *err)
 {
-    struct config_disk *disk;
-    int code = config_disk_add(config, &disk, err);
-    if (code < 0)
-        return code;
+    struct config_disk *disk = config_disk_add(config, err);
+    if (!disk)
+        return -E2BIG;
     char *text = strdup(value);
     if (!text)
         return err_set(err, -ENOMEM, "out of memory");
-    code = set_parts(disk, text, base, err);
+    int code = set_parts(disk, text, base, err);
     free(text);
     return code;
 }

@@ -9,7 +9,6 @@
 #include <ini.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "vmm/config_internal.h"
@@ -135,13 +134,13 @@ static int section_disk(struct reader *r, const char *id, unsigned *index)
         }
     }
     char *name = NULL;
-    struct config_disk *disk;
     int code = config_value_name(id, &name, r->err);
-    if (code == 0)
-        code = config_disk_add(config, &disk, r->err);
-    if (code < 0) {
-        free(name);
+    if (code < 0)
         return err_prefix(r->err, code, "[disk %s]", id);
+    struct config_disk *disk = config_disk_add(config, r->err);
+    if (!disk) {
+        free(name);
+        return err_prefix(r->err, -E2BIG, "[disk %s]", id);
     }
     disk->id = name;
     *index = config->disks - 1;
@@ -231,12 +230,7 @@ static int load(const char *path, char **text, size_t *len, struct err *err)
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return err_set(err, -errno, "--config: %s cannot be opened: %s", path, strerror(errno));
-    struct stat st;
-    int code = fstat(fd, &st) < 0 ? -errno : 0;
-    if (code == 0 && S_ISDIR(st.st_mode))
-        code = -EISDIR;
-    if (code == 0)
-        code = read_all(fd, text, len);
+    int code = read_all(fd, text, len);
     close(fd);
     if (code < 0)
         return err_set(err, code, "--config: %s cannot be read: %s", path, strerror(-code));

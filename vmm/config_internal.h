@@ -55,8 +55,9 @@ const struct option_def *config_option_find(const char *name, size_t len);
 int config_unknown_option(const char *prefix, const char *name, bool in_file, struct err *err);
 int config_unknown_disk_key(const char *name, struct err *err);
 
-/* A new disk with defaults; -E2BIG when there are CONFIG_DISKS_MAX already. */
-int config_disk_add(struct config *config, struct config_disk **out, struct err *err);
+/* A new disk with defaults, the configuration's own; NULL (and a sentence) when there are CONFIG_DISKS_MAX.
+ */
+struct config_disk *config_disk_add(struct config *config, struct err *err);
 
 /* --disk PATH[,key=value...] */
 config_set_fn config_set_disk;

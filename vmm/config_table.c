@@ -9,7 +9,7 @@
 #include "vmm/config_internal.h"
 #include "vmm/suggest.h"
 
-#define TIMEOUT_MAX (365U * 24 * 3600)
+#define TIMEOUT_MAX (365ULL * 24 * 3600)
 
 static int set_kernel(struct config *config, const char *value, const char *base, struct err *err)
 {

@@ -18,7 +18,7 @@
 #include "vmm/doctor.h"
 
 #define NOFILE_WANTED  1024u
-#define MEMLOCK_WANTED (1024u * 1024u)
+#define MEMLOCK_WANTED (1024ULL * 1024)
 
 static void look_at_io_uring(struct doctor_report *report)
 {

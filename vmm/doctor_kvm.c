@@ -15,23 +15,23 @@
 #define API_VERSION 12
 
 static const struct {
-    int cap;
     const char *name;
+    int cap;
     bool needed;
 } capabilities[] = {
-    {KVM_CAP_USER_MEMORY, "USER_MEMORY", true},
-    {KVM_CAP_IRQCHIP, "IRQCHIP", true},
-    {KVM_CAP_IRQFD, "IRQFD", true},
-    {KVM_CAP_IOEVENTFD, "IOEVENTFD", true},
-    {KVM_CAP_IMMEDIATE_EXIT, "IMMEDIATE_EXIT", true},
-    {KVM_CAP_SET_TSS_ADDR, "SET_TSS_ADDR", true},
-    {KVM_CAP_SET_IDENTITY_MAP_ADDR, "SET_IDENTITY_MAP_ADDR", true},
-    {KVM_CAP_EXT_CPUID, "EXT_CPUID", true},
-    {KVM_CAP_MP_STATE, "MP_STATE", true},
-    {KVM_CAP_READONLY_MEM, "READONLY_MEM", false},
-    {KVM_CAP_TSC_DEADLINE_TIMER, "TSC_DEADLINE_TIMER", false},
-    {KVM_CAP_PIT2, "PIT2", false},
-    {KVM_CAP_ADJUST_CLOCK, "ADJUST_CLOCK", false},
+    {"USER_MEMORY", KVM_CAP_USER_MEMORY, true},
+    {"IRQCHIP", KVM_CAP_IRQCHIP, true},
+    {"IRQFD", KVM_CAP_IRQFD, true},
+    {"IOEVENTFD", KVM_CAP_IOEVENTFD, true},
+    {"IMMEDIATE_EXIT", KVM_CAP_IMMEDIATE_EXIT, true},
+    {"SET_TSS_ADDR", KVM_CAP_SET_TSS_ADDR, true},
+    {"SET_IDENTITY_MAP_ADDR", KVM_CAP_SET_IDENTITY_MAP_ADDR, true},
+    {"EXT_CPUID", KVM_CAP_EXT_CPUID, true},
+    {"MP_STATE", KVM_CAP_MP_STATE, true},
+    {"READONLY_MEM", KVM_CAP_READONLY_MEM, false},
+    {"TSC_DEADLINE_TIMER", KVM_CAP_TSC_DEADLINE_TIMER, false},
+    {"PIT2", KVM_CAP_PIT2, false},
+    {"ADJUST_CLOCK", KVM_CAP_ADJUST_CLOCK, false},
 };
 
 static void note_open_failure(struct doctor_report *report, const char *path, int code)

@@ -61,12 +61,14 @@ static int unknown_arg(const struct arg *arg, struct err *err)
     return config_unknown_option("--", name, false, err);
 }
 
-static int check_arg(const struct arg *arg, uint64_t *seen, struct err *err)
+/* Checks the flag, and applies it if it is (files) --config or (not files) anything else. */
+static int apply_arg(struct config *config, const struct arg *arg, bool files, uint64_t *seen,
+                     struct err *err)
 {
     const struct option_def *option = arg->option;
     if (!option)
         return unknown_arg(arg, err);
-    if (option->flags & OPTION_ANSWERS)
+    if (!option->set)
         return err_set(err, -EINVAL, "--%s takes no value", option->name);
     uint64_t bit = 1ULL << (option - config_options);
     if ((*seen & bit) && !(option->flags & OPTION_REPEAT))
@@ -74,27 +76,25 @@ static int check_arg(const struct arg *arg, uint64_t *seen, struct err *err)
     *seen |= bit;
     if (option->arg && !arg->value)
         return err_set(err, -EINVAL, "--%s needs a value: --%s %s", option->name, option->name, option->arg);
-    return 0;
+    if ((strcmp(option->name, "config") == 0) != files)
+        return 0;
+    int code = option->set(config, arg->value ? arg->value : "on", NULL, err);
+    if (code < 0 && !files) /* a file's sentences name the file and line */
+        return err_prefix(err, code, "--%s", option->name);
+    return code;
 }
 
-/* Applies --config, or everything else: what stands on the command line wins over a file, wherever. */
+/* Two walks, files first: what stands on the command line wins over a file, wherever. */
 static int apply_args(struct config *config, int argc, char **argv, bool files, struct err *err)
 {
     uint64_t seen = 0;
+    int code = 0;
     struct arg arg;
-    for (int i = 1; i < argc;) {
+    for (int i = 1; i < argc && code == 0;) {
         next_arg(argc, argv, &i, &arg);
-        int code = check_arg(&arg, &seen, err);
-        if (code < 0)
-            return code;
-        bool is_file = arg.option->set && strcmp(arg.option->name, "config") == 0;
-        if (is_file != files)
-            continue;
-        code = arg.option->set(config, arg.value ? arg.value : "on", NULL, err);
-        if (code < 0) /* a file's sentences name the file and line */
-            return is_file ? code : err_prefix(err, code, "--%s", arg.option->name);
+        code = apply_arg(config, &arg, files, &seen, err);
     }
-    return 0;
+    return code;
 }
 
 int config_parse_args(struct config *config, int argc, char **argv, struct err *err)

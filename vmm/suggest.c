@@ -37,7 +37,7 @@ void suggest_offer(struct suggestion *s, const char *name)
 {
     unsigned d = suggest_distance(s->typed, name);
     /* Half of a short name changed is another name, not a slip. */
-    if (d >= TOO_FAR || d * 2 > strlen(name) || (s->best && d >= s->distance))
+    if (d >= TOO_FAR || (size_t)d * 2 > strlen(name) || (s->best && d >= s->distance))
         return;
     s->best = name;
     s->distance = d;
