@@ -24,6 +24,7 @@ struct disk {
     int lock_fd;     /* holds the lock: fd, or better a description of its own; -1 without a lock */
     int buffered_fd; /* the same file through the page cache, which bounces what is misaligned; or -1 */
     bool direct;
+    bool in_memory; /* the file system has no storage behind it: moving bytes is a copy, and never waits */
     uint32_t memory_align, offset_align; /* bytes, what direct I/O asks for; powers of two */
     bool auto_engine;                    /* an unusable io_uring may become sync */
     enum disk_engine engine;

@@ -4,10 +4,12 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -149,6 +151,13 @@ static int block_geometry(struct disk *d, const struct stat *st, struct err *err
     return 0;
 }
 
+static bool has_no_storage(int fd)
+{
+    struct statfs fs;
+
+    return !fstatfs(fd, &fs) && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
 static void file_geometry(struct disk *d, const struct stat *st)
 {
     struct disk_geometry *g = &d->geometry;
@@ -159,6 +168,7 @@ static void file_geometry(struct disk *d, const struct stat *st)
     /* A hole can be punched at any byte; only whole blocks of the file system give space back. */
     g->discard_granularity = g->physical_block;
     g->can_discard = g->can_write_zeroes = g->can_write_zeroes_unmap = true;
+    d->in_memory = has_no_storage(d->fd);
     d->dev = st->st_dev;
     d->ino = st->st_ino;
 }
