@@ -4,12 +4,17 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -234,6 +239,40 @@ START_TEST(test_locks)
 }
 END_TEST
 
+static int without_io_uring(void)
+{
+    struct sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                                 BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+                                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+                                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    struct sock_fprog program = {.len = 4, .filter = code};
+
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
+START_TEST(test_io_uring_forbidden)
+{
+    (void)made(4096);
+    pid_t pid = fork();
+    if (!pid) {
+        struct disk *disk;
+        struct err err;
+        if (without_io_uring())
+            _exit(2);
+        if (open_disk(scratch, false, DISK_ENGINE_IO_URING, &disk, &err) != -EPERM ||
+            !strstr(err.text, "engine=sync"))
+            _exit(3);
+        if (open_disk(scratch, false, DISK_ENGINE_AUTO, &disk, &err))
+            _exit(4);
+        _exit(strcmp(disk_engine_name(disk), "sync") ? 5 : 0);
+    }
+    int status;
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+    (void)unlink(scratch);
+}
+END_TEST
+
 static bool qemu_io_opens(bool readonly)
 {
     char command[512];
@@ -347,7 +386,7 @@ int main(void)
 {
     const TTest *const tests[] = {test_refused_kinds, test_refused_sizes, test_refused_permission,
                                   test_geometry,      test_descriptor,    test_same,
-                                  test_locks,         test_qemu};
+                                  test_locks,         test_qemu,          test_io_uring_forbidden};
     Suite *s = suite_create("disk_open");
     TCase *t = tcase_create("images");
 
