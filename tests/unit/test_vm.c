@@ -308,6 +308,10 @@ static void pause_turn(void *arg, uint32_t events)
     ck_assert_int_eq(vm_resume(vm), -EALREADY);
     ck_assert_int_eq(vm_pause(vm), 0);
     ck_assert_int_eq(vm_state(vm), VM_PAUSED);
+    pthread_mutex_lock(&vm->vcpus.lock);
+    unsigned in_guest = vm->vcpus.in_guest;
+    pthread_mutex_unlock(&vm->vcpus.lock);
+    ck_assert_uint_eq(in_guest, 0);
     pausing.seen = fact("exits.io");
     pausing.paused = true;
 }

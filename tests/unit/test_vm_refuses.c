@@ -176,6 +176,22 @@ START_TEST(refuses_memory_that_is_too_little_or_too_much)
 }
 END_TEST
 
+/* Eight pages more than the host has free, so that the answer does not depend on the host. */
+START_TEST(refuses_huge_pages_that_are_not_there)
+{
+    unsigned long long pages = 0;
+    FILE *in = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "re");
+    if (in) {
+        ck_assert_int_eq(fscanf(in, "%llu", &pages), 1);
+        fclose(in);
+    }
+    make_kernel();
+    config.hugepages = true;
+    config.memory = (pages + 8) << 21;
+    check_refused(false, "huge pages", "nr_hugepages");
+}
+END_TEST
+
 static bool kvm_works(void)
 {
     int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
@@ -197,8 +213,9 @@ int main(void)
         tcase_add_test(tc, refuses_files_that_can_be_no_initrd);
         tcase_add_test(tc, refuses_disks_that_are_none_or_the_same);
         tcase_add_test(tc, refuses_memory_that_is_too_little_or_too_much);
+        tcase_add_test(tc, refuses_huge_pages_that_are_not_there);
     } else {
-        printf("SKIPPED: 4 tests of vm-refuses: /dev/kvm can't be opened\n");
+        printf("SKIPPED: 5 tests of vm-refuses: /dev/kvm can't be opened\n");
     }
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
