@@ -79,6 +79,7 @@ void rig_open(struct rig *rig, const struct rig_options *options)
 
 void rig_close(struct rig *rig)
 {
+    mmio_reset(rig->mmio); /* a queue thread may still be raising the interrupt that the test has seen */
     virtio_mmio_destroy(rig->mmio);
     block_destroy(rig->block);
     disk_close(rig->disk);
