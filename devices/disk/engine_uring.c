@@ -133,7 +133,7 @@ static void prepare(struct io_uring_sqe *sqe, const struct disk_step *s)
             io_uring_prep_writev(sqe, file, s->iov, s->iovcnt, s->offset);
         break;
     case STEP_FALLOCATE:
-        io_uring_prep_fallocate(sqe, FILE_IMAGE, s->mode, s->offset, s->length);
+        io_uring_prep_fallocate(sqe, FILE_IMAGE, s->mode, (off_t)s->offset, (off_t)s->length);
         break;
     case STEP_SYNC:
     case STEP_IOCTL:

@@ -123,6 +123,15 @@ static bool is_block_size(uint64_t n)
     return n >= DISK_SECTOR && n <= 1u << 30 && is_power_of_2(n);
 }
 
+/* A start inside a sector is refused (EINVAL) before anything is erased, but only by devices that can erase.
+ */
+static bool can_secure_erase(int fd)
+{
+    uint64_t range[2] = {1, DISK_SECTOR};
+
+    return ioctl(fd, BLKSECDISCARD, range) < 0 && errno == EINVAL;
+}
+
 static int block_geometry(struct disk *d, const struct stat *st, struct err *err)
 {
     struct disk_geometry *g = &d->geometry;
@@ -141,7 +150,7 @@ static int block_geometry(struct disk *d, const struct stat *st, struct err *err
     g->is_block_device = true;
     g->discard_granularity = queue_limit(st->st_rdev, "discard_granularity");
     g->can_discard = g->discard_granularity && queue_limit(st->st_rdev, "discard_max_hw_bytes");
-    g->can_secure_erase = false;
+    g->can_secure_erase = !g->readonly && can_secure_erase(d->fd);
     if (!g->can_discard)
         g->discard_granularity = 0;
     g->can_write_zeroes = true;
