@@ -8,19 +8,24 @@ GUEST_SRC := $(sort $(wildcard tests/guest/*.c))
 GUEST_OBJ := build/guest/start.o $(GUEST_SRC:tests/guest/%.c=build/guest/%.o)
 
 .PHONY: guest boot
-## make guest               the bare-metal test guest: build/guest/guest.elf
-guest: build/guest/guest.elf
+## make guest               the bare-metal test guest: build/guest/guest.elf, and guest-pvh.elf with a PVH note
+guest: build/guest/guest.elf build/guest/guest-pvh.elf
 
 build/guest/%.o: tests/guest/%.c $(wildcard tests/guest/*.h)
 	@mkdir -p $(@D)
 	$(CC) $(GUEST_CFLAGS) -c -o $@ $<
 
-build/guest/start.o: tests/guest/start.S
+build/guest/%.o: tests/guest/%.S
 	@mkdir -p $(@D)
 	$(CC) -c -o $@ $<
 
+GUEST_LINK = $(CC) -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,noexecstack -Wl,-T,tests/guest/guest.ld
+
 build/guest/guest.elf: $(GUEST_OBJ) tests/guest/guest.ld
-	$(CC) -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,noexecstack -Wl,-T,tests/guest/guest.ld -o $@ $(GUEST_OBJ)
+	$(GUEST_LINK) -o $@ $(GUEST_OBJ)
+
+build/guest/guest-pvh.elf: $(GUEST_OBJ) build/guest/pvh.o tests/guest/guest.ld
+	$(GUEST_LINK) -o $@ $(GUEST_OBJ) build/guest/pvh.o
 
 ## make boot                a stock Debian kernel boots under minivmm from a virtio-mmio disk (installs what it needs)
 boot:

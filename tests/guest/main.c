@@ -5,17 +5,12 @@
  */
 #include "guest.h"
 
-/* boot_params: command-line pointer of the setup header (Documentation/arch/x86/boot, "cmd_line_ptr"). */
-#define BOOT_PARAMS_CMDLINE 0x228
+void guest_main(const char *cmdline);
 
-void guest_main(const uint8_t *boot_params);
-
-void guest_main(const uint8_t *boot_params)
+void guest_main(const char *cmdline)
 {
-    uint32_t cmdline = *(const uint32_t *)(const void *)(boot_params + BOOT_PARAMS_CMDLINE);
-
     cpu_init();
-    report_init((const char *)(uint64_t)cmdline);
+    report_init(cmdline);
     test_transport();
     test_block();
     test_block_queues();

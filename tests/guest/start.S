@@ -8,8 +8,10 @@
     .global _start
 _start:
     cli
+    mov     0x228(%rsi), %ebx           /* boot_params: hdr.cmd_line_ptr */
+    .global start_with_cmdline
+start_with_cmdline:
     lea     boot_stack_top(%rip), %rsp
-    mov     %rsi, %rbx
     call    load_tables
     mov     %rbx, %rdi
     call    guest_main
@@ -125,6 +127,7 @@ ap_trampoline_end:
 
     .section .data
     .balign 8
+    .global gdt_pointer, pml4
 gdt:
     .quad   0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF
 gdt_pointer:

@@ -76,7 +76,10 @@ static void test_indirect(void)
     CHECK(pattern_is(data[1], SLOT_BYTES, 20));
 }
 
-/* The device interrupts when used.idx passes used_event, not before. */
+/*
+ * The device interrupts when used.idx passes used_event, not before. The first interrupt after a start is
+ * left out of it: a device may give one for want of an earlier index to compare with.
+ */
 static void test_event_idx(void)
 {
     struct queue *q = &disk_queues[0];
@@ -84,18 +87,20 @@ static void test_event_idx(void)
 
     CHECK(device_start(&dev, F_EVENT_IDX, 1));
     CHECK(dev.features & F_EVENT_IDX);
+    CHECK(blk_do(&dev, 0, 0, BLK_IN, 0, SECTOR) == BLK_OK);
+    CHECK(wait_change32(&dev.irqs, 0));
     before = dev.irqs;
-    WRITE_ONCE(q->avail.used_event, 2);
-    for (uint16_t i = 0; i < 2; i++) {
+    WRITE_ONCE(q->avail.used_event, 3);
+    for (uint16_t i = 2; i <= 3; i++) {
         blk_offer(&dev, 0, i, BLK_IN, 0, SECTOR);
         queue_kick(&dev, 0);
-        CHECK(queue_poll(&dev, 0, (uint16_t)(i + 1)));
+        CHECK(queue_poll(&dev, 0, i));
     }
     CHECK(dev.irqs == before);
-    blk_offer(&dev, 0, 2, BLK_IN, 0, SECTOR);
+    blk_offer(&dev, 0, 4, BLK_IN, 0, SECTOR);
     queue_kick(&dev, 0);
     CHECK(wait_change32(&dev.irqs, before));
-    CHECK(READ_ONCE(q->used.idx) == 3 && dev.irqs == before + 1);
+    CHECK(READ_ONCE(q->used.idx) == 4 && dev.irqs == before + 1);
 }
 
 /* Reset with requests in flight: once status reads 0 the device is out of our memory for good. */
