@@ -53,12 +53,12 @@ static void ring_store(uint8_t *at, uint16_t value, memory_order order)
 
 static uint8_t *used_event_at(const struct virtqueue *vq)
 {
-    return vq->avail + RING_ENTRIES + 2u * vq->size;
+    return vq->avail + RING_ENTRIES + (size_t)vq->size * 2;
 }
 
 static uint8_t *avail_event_at(const struct virtqueue *vq)
 {
-    return vq->used + RING_ENTRIES + USED_BYTES * vq->size;
+    return vq->used + RING_ENTRIES + (size_t)vq->size * USED_BYTES;
 }
 
 static int place(const struct guest_memory *mem, const char *what, uint64_t gpa, uint64_t len, uint64_t align,
@@ -222,8 +222,8 @@ int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain, struct er
         err_set(err, -EPROTO, "the available index is %u ahead in a queue of %u", ahead, vq->size);
         return broken(vq);
     }
-    const uint32_t slot = vq->next_avail & (vq->size - 1u);
-    const uint16_t head = ring_load(vq->avail + RING_ENTRIES + 2u * slot, memory_order_relaxed);
+    const size_t slot = vq->next_avail & (vq->size - 1u);
+    const uint16_t head = ring_load(vq->avail + RING_ENTRIES + 2 * slot, memory_order_relaxed);
     chain->head = head;
     chain->readable = chain->writable = 0;
     chain->readable_bytes = chain->writable_bytes = 0;
@@ -235,7 +235,8 @@ int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain, struct er
 
 void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len)
 {
-    uint8_t *entry = vq->used + RING_ENTRIES + USED_BYTES * (vq->next_used & (vq->size - 1u));
+    const size_t slot = vq->next_used & (vq->size - 1u);
+    uint8_t *entry = vq->used + RING_ENTRIES + slot * USED_BYTES;
     store_le32(entry, head);
     store_le32(entry + 4, len);
     vq->next_used++;
