@@ -3,6 +3,7 @@
 # What the end-to-end scripts share. Sourced with the checkout as current directory. Results are TAP lines.
 PATH=$PATH:/usr/sbin:/sbin
 MINIVMM=${MINIVMM:-$PWD/minivmm}
+# shellcheck disable=SC2034 # used by those who source this
 KERNEL=$PWD/.cache/kernels/cloud/vmlinuz
 GUEST_MODULES="virtio_mmio virtio_blk virtio-rng pvpanic-mmio button evdev"
 passed=0 failed=0 skipped=0
