@@ -15,9 +15,9 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-BUILD="make gcc libc6-dev liburing-dev libinih-dev libssl-dev"
+BUILD="make gcc libc6-dev liburing-dev libinih-dev libssl-dev libcryptsetup-dev libjson-c-dev"
 BOOT="bash binutils qemu-system-x86 busybox-static cpio kmod e2fsprogs lz4 xz-utils zstd"
-CHECK="check libsubunit-dev acpica-tools clang clang-tidy clang-format libclang-rt-14-dev mandoc qemu-utils strace util-linux python3-minimal"
+CHECK="check libsubunit-dev acpica-tools clang clang-tidy clang-format libclang-rt-14-dev mandoc qemu-utils nettle-dev cryptsetup-bin git strace util-linux python3-minimal"
 BENCH="openssl"
 
 say() { echo "setup: $*"; }
@@ -59,7 +59,7 @@ install_packages() {
         die "apt-get could not install: $missing(see its message above)"
 }
 
-packages= kernels= purposes=
+packages='' kernels='' purposes=''
 add_purpose() {
     case $1 in
         build) packages="$packages $BUILD" ;;
