@@ -52,7 +52,8 @@ struct arch_machine {
     bool serial; /* a COM1 is there */
     bool pvpanic;
     bool debug_exit;     /* port ARCH_PORT_DEBUG_EXIT is there (not described to the guest) */
-    const char *cmdline; /* the user's, or NULL; device discovery is appended where the guest needs it */
+    bool acpi; /* tables are given; without them (or with acpi=off in cmdline) discovery is by command line */
+    const char *cmdline; /* the user's, or NULL for "console=ttyS0" */
 };
 
 /* What the guest starts from: open files, not owned. */
