@@ -67,6 +67,8 @@ $(B)/%.o: %.c
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
 include tests/tests.mk
+include tools/tools.mk
+-include tools/bench.mk
 
 clean:
 	rm -rf build minivmm compile_commands.json

@@ -27,6 +27,7 @@ void config_init(struct config *config)
         .cpus = 1,
         .console = CONSOLE_STDIO,
         .rng = true,
+        .acpi = true,
         .control = true,
         .cpu = strdup("host"),
         .kvm = strdup("/dev/kvm"),

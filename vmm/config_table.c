@@ -115,6 +115,16 @@ static int set_no_rng(struct config *config, const char *value, const char *base
     return code;
 }
 
+static int set_no_acpi(struct config *config, const char *value, const char *base, struct err *err)
+{
+    (void)base;
+    bool off;
+    int code = config_value_bool(value, &off, err);
+    if (code == 0)
+        config->acpi = !off;
+    return code;
+}
+
 static int set_debug_exit(struct config *config, const char *value, const char *base, struct err *err)
 {
     (void)base;
@@ -171,6 +181,9 @@ const struct option_def config_options[] = {
     {"console", "KIND", GROUP_MACHINE, 0,
      "where the serial console goes: stdio (ctrl-a x leaves), file:PATH, pty or none", "stdio", set_console},
     {"no-rng", NULL, GROUP_MACHINE, OPTION_SWITCH, "no random number device", "off", set_no_rng},
+    {"no-acpi", NULL, GROUP_MACHINE, OPTION_SWITCH,
+     "no ACPI tables: devices are named on the kernel's command line, interrupts by an MP table", "off",
+     set_no_acpi},
     {"debug-exit", NULL, GROUP_MACHINE, OPTION_SWITCH,
      "a write to I/O port 0xf4 ends the VM; the value sets the exit code", "off", set_debug_exit},
     {"kvm", "PATH", GROUP_MACHINE, 0, "the KVM device", "/dev/kvm", set_kvm},

@@ -27,6 +27,9 @@ void log_open(int fd, const char *name, enum log_level most)
 }
 
 static void write_line(enum log_level level, uint64_t held_back, const char *fmt, va_list ap)
+    __attribute__((format(printf, 3, 0)));
+
+static void write_line(enum log_level level, uint64_t held_back, const char *fmt, va_list ap)
 {
     static const char *const names[] = {"error", "warning", "info", "debug"};
     char line[LINE_MAX_BYTES];

@@ -53,6 +53,7 @@ int machine_load(struct machine *machine, const struct config *config, struct ar
         .serial = true,
         .pvpanic = true,
         .debug_exit = config->debug_exit,
+        .acpi = config->acpi,
         .cmdline = config->cmdline,
     };
     if (code == 0)

@@ -45,6 +45,7 @@ struct config {
     char *console_path;
     unsigned timeout_s; /* 0: none */
     bool rng;           /* default on */
+    bool acpi;          /* default on; off: discovery by command line and MP table */
     bool debug_exit;
     bool verbose, quiet;
     char *kvm;    /* path of the KVM device, default /dev/kvm */
