@@ -3,6 +3,7 @@
 #ifndef MINIVMM_VMM_CONSOLE_H
 #define MINIVMM_VMM_CONSOLE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,14 +31,25 @@ int console_guard_terminal(const struct config *config, struct err *err);
 int console_open(const struct config *config, const struct console_hooks *hooks, struct console **out,
                  struct err *err);
 
-/* The serial device's side of it: pass to serial_config with the console as ctx. */
+/*
+ * The serial device's side of it: pass to serial_config with the console as ctx. Output is written at the end
+ * of a line, when 4 KiB are there, and a few milliseconds after the first byte that waits. While the other
+ * side takes none, console_output() waits for it; a pty's oldest bytes are dropped instead, since nobody need
+ * be there.
+ */
 void console_output(void *console, const uint8_t *bytes, size_t len);
 void console_input_ready(void *console);
+
+/*
+ * on: console_output() waits no more, so that a vCPU can be held or ended whatever the other side does; there
+ * is room for what the vCPUs are about to say. Any thread, also with console NULL.
+ */
+void console_hurry(struct console *console, bool on);
 
 /* Starts feeding input into serial from the loop. Main thread, before vm_run()'s loop. */
 int console_attach(struct console *console, struct serial *serial, struct loop *loop, struct err *err);
 
-/* Writes out what is buffered, restores the terminal, closes. */
+/* Writes out what is buffered (for at most a second while nobody takes it), restores the terminal, closes. */
 void console_close(struct console *console);
 
 #endif

@@ -25,6 +25,7 @@ static void end_with(struct vm *vm, enum vm_end how, unsigned code, const char *
             strncpy(vm->result.text, text, sizeof(vm->result.text) - 1);
     }
     pthread_mutex_unlock(&vm->end_lock);
+    console_hurry(vm->console, true);
     vcpus_wish(&vm->vcpus, VCPUS_STOP);
     event_signal(vm->end_fd);
 }
@@ -316,6 +317,7 @@ int vm_pause(struct vm *vm)
 {
     if (atomic_load(&vm->state) != VM_RUNNING)
         return -EALREADY;
+    console_hurry(vm->console, true);
     vcpus_wish(&vm->vcpus, VCPUS_HOLD);
     vcpus_wait_idle(&vm->vcpus);
     atomic_store(&vm->state, VM_PAUSED);
@@ -327,6 +329,7 @@ int vm_resume(struct vm *vm)
     if (atomic_load(&vm->state) != VM_PAUSED)
         return -EALREADY;
     atomic_store(&vm->state, VM_RUNNING);
+    console_hurry(vm->console, false);
     vcpus_wish(&vm->vcpus, VCPUS_RUN);
     return 0;
 }

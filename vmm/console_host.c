@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The console's descriptors: terminal, pipe, file or pty. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "minivmm/log.h"
+#include "vmm/console.h"
+#include "vmm/console_internal.h"
+
+/* A shell's job in the background may neither read the terminal nor change it: it would be stopped. */
+static bool in_background(int fd)
+{
+    pid_t front = tcgetpgrp(fd);
+    return front >= 0 && front != getpgrp();
+}
+
+static bool is_users_terminal(const struct config *config)
+{
+    return config->console == CONSOLE_STDIO && isatty(STDIN_FILENO) && !in_background(STDIN_FILENO);
+}
+
+/*
+ * A descriptor of our own for what fd refers to, so that O_NONBLOCK does not leak to the other programs that
+ * share it. Plain files have no need of it, and would get a second file offset. *own: close it.
+ */
+static int reopen(int fd, int mode, bool *own)
+{
+    struct stat st;
+    *own = false;
+    if (fstat(fd, &st) < 0)
+        return -1;
+    if (!S_ISFIFO(st.st_mode) && !isatty(fd))
+        return fd;
+    char path[32];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    int again = open(path, mode | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    *own = again >= 0;
+    return *own ? again : fd;
+}
+
+static int make_raw(int fd, struct termios *saved)
+{
+    if (tcgetattr(fd, saved) < 0)
+        return -errno;
+    struct termios raw = *saved;
+    cfmakeraw(&raw);
+    /* Our own messages share the screen, and end their lines with a newline alone. */
+    raw.c_oflag = saved->c_oflag;
+    return tcsetattr(fd, TCSANOW, &raw) < 0 ? -errno : 0;
+}
+
+static int open_stdio(const struct config *config, struct console_host *host, struct err *err)
+{
+    host->out_fd = reopen(STDOUT_FILENO, O_WRONLY, &host->out_own);
+    if (isatty(STDIN_FILENO) && in_background(STDIN_FILENO)) {
+        log_info("the console takes no input: this is a background job of the terminal");
+        return 0;
+    }
+    host->in_fd = reopen(STDIN_FILENO, O_RDONLY, &host->in_own);
+    host->keys = is_users_terminal(config);
+    if (!host->keys)
+        return 0;
+    int code = make_raw(STDIN_FILENO, &host->saved);
+    if (code < 0)
+        return err_set(err, code, "--console: the terminal could not be set to raw mode: %s",
+                       strerror(-code));
+    host->raw = true;
+    return 0;
+}
+
+static int open_file(const char *path, struct console_host *host, struct err *err)
+{
+    host->out_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
+    if (host->out_fd >= 0) {
+        host->out_own = true;
+        return 0;
+    }
+    int code = -errno;
+    if (code == -ENXIO)
+        return err_set(err, code,
+                       "--console: nobody reads %s: a FIFO's reader must be there first, and a socket can't "
+                       "be a console",
+                       path);
+    return err_set(err, code, "--console: %s could not be opened for writing: %s", path, strerror(-code));
+}
+
+static int open_pty(struct console_host *host, struct err *err)
+{
+    char path[64];
+    struct termios saved;
+    host->in_fd = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    if (host->in_fd < 0)
+        return err_set(err, -errno, "--console: pty: no pseudo-terminal is to be had: %s", strerror(errno));
+    host->in_own = true;
+    /* A second descriptor, since the loop watches each for one thing. */
+    host->out_fd = fcntl(host->in_fd, F_DUPFD_CLOEXEC, 0);
+    host->out_own = host->out_fd >= 0;
+    int code = 0;
+    if (!host->out_own || grantpt(host->in_fd) < 0 || unlockpt(host->in_fd) < 0)
+        code = -errno;
+    if (code == 0)
+        code = -ptsname_r(host->in_fd, path, sizeof(path));
+    if (code == 0) {
+        host->slave_fd = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+        code = host->slave_fd < 0 ? -errno : make_raw(host->slave_fd, &saved);
+    }
+    if (code < 0)
+        return err_set(err, code, "--console: pty: the pseudo-terminal could not be set up: %s",
+                       strerror(-code));
+    dprintf(STDERR_FILENO, "console: %s\n", path);
+    return 0;
+}
+
+int console_host_open(const struct config *config, struct console_host *host, struct err *err)
+{
+    *host = (struct console_host){.in_fd = -1, .out_fd = -1, .slave_fd = -1};
+    switch (config->console) {
+    case CONSOLE_STDIO:
+        return open_stdio(config, host, err);
+    case CONSOLE_FILE:
+        return open_file(config->console_path, host, err);
+    case CONSOLE_PTY:
+        return open_pty(host, err);
+    case CONSOLE_NONE:
+        break;
+    }
+    return 0;
+}
+
+void console_host_close(struct console_host *host)
+{
+    if (host->raw)
+        (void)tcsetattr(STDIN_FILENO, TCSANOW, &host->saved);
+    if (host->in_own)
+        close(host->in_fd);
+    if (host->out_own)
+        close(host->out_fd);
+    if (host->slave_fd >= 0)
+        close(host->slave_fd);
+}
+
+/* The guardian's whole life: hands signals on until the child is gone. Returns its wait status. */
+static int guard(pid_t child, const sigset_t *signals)
+{
+    for (;;) {
+        siginfo_t info;
+        int status;
+        int signal = sigwaitinfo(signals, &info);
+        if (waitpid(child, &status, WNOHANG) == child)
+            return status;
+        /* What the kernel sends for the terminal went to the child's process group as well. */
+        if (signal > 0 && signal != SIGCHLD && info.si_code <= 0)
+            (void)kill(child, signal);
+    }
+}
+
+int console_guard_terminal(const struct config *config, struct err *err)
+{
+    struct termios saved;
+    if (!is_users_terminal(config) || tcgetattr(STDIN_FILENO, &saved) < 0)
+        return 0;
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    /* Ignored by whoever started us, it would let the kernel reap the child and keep its exit code. */
+    (void)signal(SIGCHLD, SIG_DFL);
+    sigprocmask(SIG_SETMASK, &all, &before);
+    pid_t guardian = getpid();
+    pid_t child = fork();
+    if (child < 0) {
+        int code = -errno;
+        sigprocmask(SIG_SETMASK, &before, NULL);
+        return err_set(err, code, "the VM's process could not be forked: %s", strerror(-code));
+    }
+    if (child == 0) {
+        /* A VM that nobody guards would leave the terminal raw: it ends with its guardian. */
+        (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
+        if (getppid() != guardian)
+            _exit(1);
+        sigprocmask(SIG_SETMASK, &before, NULL);
+        return 0;
+    }
+    int status = guard(child, &all);
+    /* All signals are blocked, SIGTTOU too, so that this works even when the shell took the terminal back. */
+    (void)tcsetattr(STDIN_FILENO, TCSANOW, &saved);
+    _exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+}
