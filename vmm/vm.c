@@ -25,7 +25,6 @@ static void end_with(struct vm *vm, enum vm_end how, unsigned code, const char *
             strncpy(vm->result.text, text, sizeof(vm->result.text) - 1);
     }
     pthread_mutex_unlock(&vm->end_lock);
-    console_hurry(vm->console, true);
     vcpus_wish(&vm->vcpus, VCPUS_STOP);
     event_signal(vm->end_fd);
 }
@@ -277,6 +276,7 @@ int vm_run(struct vm *vm, struct vm_result *result, struct err *err)
     while (code == 0 && !has_ended(vm))
         code = loop_run_once(vm->loop, -1);
     atomic_store(&vm->state, VM_ENDING);
+    console_hurry(vm->console, true);
     vcpus_join(&vm->vcpus);
     if (code < 0)
         return err_set(err, code, "the event loop failed: %s", strerror(-code));
