@@ -105,6 +105,9 @@ void report_init(const char *cmdline);
         }                                                                                                    \
     } while (0)
 
+/* bench.c: the load that the command line asks for, which ends the machine; returns when it asks for none. */
+void bench(void);
+
 /* The tests. */
 void test_transport(void);
 void test_block(void);
