@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The VM's end of the control socket. A connection carries one request and its answer. All is done by the
+ * main thread without waiting: a client that stalls costs its buffer, and when there are too many clients the
+ * oldest goes.
+ */
+#include "vmm/control.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "minivmm/log.h"
+#include "vmm/control_internal.h"
+
+#define CLIENTS_MAX 16u
+#define BACKLOG     16
+
+struct client {
+    struct control *control;
+    struct client *next; /* newer */
+    int fd;
+    char request[CONTROL_LINE_MAX + 1];
+    size_t len;
+    char *answer; /* NULL while the request is incomplete */
+    size_t answer_len, sent;
+};
+
+struct control {
+    struct loop *loop;
+    control_fn *fn;
+    void *ctx;
+    int dir_fd, fd;
+    char file[CONTROL_FILE_MAX];
+    dev_t dev; /* dev and ino: our socket, in case that the file was replaced */
+    ino_t ino;
+    struct client *oldest;
+    unsigned clients;
+    struct log_limit refused;
+};
+
+static void drop(struct client *client)
+{
+    struct control *control = client->control;
+    struct client **at = &control->oldest;
+    while (*at != client)
+        at = &(*at)->next;
+    *at = client->next;
+    control->clients--;
+    loop_remove(control->loop, client->fd);
+    close(client->fd);
+    free(client->answer);
+    free(client);
+}
+
+/* Sends what the client takes now; drops it when it has all, or is gone. */
+static void send_answer(struct client *client)
+{
+    while (client->sent < client->answer_len) {
+        ssize_t n = send(client->fd, client->answer + client->sent, client->answer_len - client->sent,
+                         MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n >= 0)
+            client->sent += (size_t)n;
+        else if (errno == EAGAIN && loop_modify(client->control->loop, client->fd, EPOLLOUT) == 0)
+            return;
+        else if (errno != EINTR)
+            break;
+    }
+    drop(client);
+}
+
+/* A sentence is one line, whatever it quotes. */
+static void print_end(FILE *out, int code, struct err *err)
+{
+    if (code == 0) {
+        fputs("ok\n", out);
+        return;
+    }
+    if (!err->text[0])
+        err_set(err, code, "%s", strerror(-code));
+    for (char *c = err->text; *c; c++)
+        if (*c == '\n' || *c == '\r')
+            *c = ' ';
+    fprintf(out, "error: %s\n", err->text);
+}
+
+/* Requests are text: what can't be printed is refused before anybody quotes it. */
+static int check(const struct client *client, struct err *err)
+{
+    for (size_t i = 0; i < client->len; i++)
+        if ((unsigned char)client->request[i] < ' ' || client->request[i] == 0x7f)
+            return err_set(err, -EINVAL, "byte %zu of the request is a control character", i + 1);
+    return 0;
+}
+
+/* Answers with fn's lines, or with the refusal when code is negative. */
+static void answer(struct client *client, int code, struct err *err)
+{
+    struct control *control = client->control;
+    FILE *out = open_memstream(&client->answer, &client->answer_len);
+    if (!out) {
+        drop(client);
+        return;
+    }
+    if (code == 0)
+        code = check(client, err);
+    if (code == 0)
+        code = control->fn(control->ctx, client->request, out, err);
+    print_end(out, code, err);
+    if (fclose(out) != 0) {
+        drop(client);
+        return;
+    }
+    send_answer(client);
+}
+
+static void read_request(struct client *client)
+{
+    struct err err = {{0}};
+    ssize_t n =
+        recv(client->fd, client->request + client->len, sizeof(client->request) - client->len, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        drop(client);
+        return;
+    }
+    char *end = memchr(client->request + client->len, '\n', (size_t)n);
+    client->len += (size_t)n;
+    if (end) {
+        client->len = (size_t)(end - client->request);
+        *end = '\0';
+        answer(client, 0, &err);
+    } else if (client->len == sizeof(client->request)) {
+        answer(client, err_set(&err, -E2BIG, "the request is longer than %u bytes", CONTROL_LINE_MAX), &err);
+    }
+}
+
+static void on_client(void *arg, uint32_t events)
+{
+    struct client *client = arg;
+    if (client->answer)
+        send_answer(client);
+    else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+        read_request(client);
+}
+
+static bool is_allowed(struct control *control, int fd)
+{
+    struct ucred peer;
+    socklen_t len = sizeof(peer);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+        return false;
+    if (peer.uid == 0 || peer.uid == geteuid())
+        return true;
+    log_warn_limited(&control->refused, "the control socket refused process %d of user %u", (int)peer.pid,
+                     (unsigned)peer.uid);
+    return false;
+}
+
+static void add_client(struct control *control, int fd)
+{
+    if (control->clients == CLIENTS_MAX)
+        drop(control->oldest);
+    struct client *client = calloc(1, sizeof(*client));
+    if (!client || loop_add(control->loop, fd, EPOLLIN, on_client, client) < 0) {
+        free(client);
+        close(fd);
+        return;
+    }
+    client->control = control;
+    client->fd = fd;
+    struct client **at = &control->oldest;
+    while (*at)
+        at = &(*at)->next;
+    *at = client;
+    control->clients++;
+}
+
+static void on_connection(void *arg, uint32_t events)
+{
+    struct control *control = arg;
+    (void)events;
+    int fd = accept4(control->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (is_allowed(control, fd))
+        add_client(control, fd);
+    else
+        close(fd);
+}
+
+/*
+ * Removes the file when nobody listens there. Under the directory's lock, where each socket is bound and
+ * listening before the lock is left: one that refuses connections is a dead VM's.
+ */
+static int remove_stale(struct control *control, const char *name, struct err *err)
+{
+    int fd = control_connect(control->dir_fd, control->file, SOCK_NONBLOCK);
+    if (fd == -ENOENT)
+        return 0;
+    if (fd == -ECONNREFUSED)
+        return unlinkat(control->dir_fd, control->file, 0) < 0 && errno != ENOENT ? -errno : 0;
+    if (fd >= 0)
+        close(fd);
+    /* -EAGAIN: too busy to take the connection, but there. */
+    if (fd >= 0 || fd == -EAGAIN)
+        return err_set(err, -EBUSY, "--name: a VM named %s is running already: names are one VM's each",
+                       name);
+    return fd;
+}
+
+static int listen_locked(struct control *control, const char *name, struct err *err)
+{
+    struct stat st;
+    int code = remove_stale(control, name, err);
+    if (code < 0)
+        return code;
+    control->fd = control_bind(control->dir_fd, control->file, SOCK_NONBLOCK);
+    if (control->fd < 0)
+        return control->fd;
+    if (fstatat(control->dir_fd, control->file, &st, 0) < 0)
+        return -errno;
+    control->dev = st.st_dev;
+    control->ino = st.st_ino;
+    return listen(control->fd, BACKLOG) < 0 ? -errno : 0;
+}
+
+static int create(struct control *control, const char *name, struct err *err)
+{
+    int code = control_file_name(name, control->file, err);
+    if (code < 0)
+        return err_prefix(err, code, "--name");
+    control->dir_fd = control_dir_open(true, err);
+    if (control->dir_fd < 0)
+        return control->dir_fd;
+    struct err why = {{0}};
+    if (flock(control->dir_fd, LOCK_EX) < 0)
+        code = -errno;
+    if (code == 0)
+        code = listen_locked(control, name, &why);
+    (void)flock(control->dir_fd, LOCK_UN);
+    if (code == 0)
+        code = loop_add(control->loop, control->fd, EPOLLIN, on_connection, control);
+    if (code < 0 && why.text[0])
+        return err_set(err, code, "%s", why.text);
+    if (code < 0)
+        return err_set(err, code, "the control socket %s could not be made: %s (--no-control runs without)",
+                       control->file, strerror(-code));
+    return 0;
+}
+
+int control_listen(const char *name, struct loop *loop, control_fn *fn, void *ctx, struct control **out,
+                   struct err *err)
+{
+    struct control *control = calloc(1, sizeof(*control));
+    if (!control)
+        return err_set(err, -ENOMEM, "out of memory for the control socket");
+    *control = (struct control){.loop = loop, .fn = fn, .ctx = ctx, .dir_fd = -1, .fd = -1};
+    int code = create(control, name, err);
+    if (code < 0) {
+        control_close(control);
+        return code;
+    }
+    *out = control;
+    return 0;
+}
+
+/* Takes the file away while we still listen, so that nobody takes it for a dead VM's and replaces it first.
+ */
+static void remove_own(struct control *control)
+{
+    struct stat st;
+    (void)flock(control->dir_fd, LOCK_EX);
+    if (fstatat(control->dir_fd, control->file, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_dev == control->dev &&
+        st.st_ino == control->ino)
+        (void)unlinkat(control->dir_fd, control->file, 0);
+    (void)flock(control->dir_fd, LOCK_UN);
+}
+
+void control_close(struct control *control)
+{
+    while (control->oldest)
+        drop(control->oldest);
+    if (control->fd >= 0) {
+        if (control->ino)
+            remove_own(control);
+        loop_remove(control->loop, control->fd);
+        close(control->fd);
+    }
+    if (control->dir_fd >= 0)
+        close(control->dir_fd);
+    free(control);
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The run directory and the sockets in it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "vmm/config_internal.h"
+#include "vmm/control_internal.h"
+
+int control_dir_path(char *path, size_t size, struct err *err)
+{
+    const char *asked = getenv("MINIVMM_RUN_DIR");
+    const char *runtime = getenv("XDG_RUNTIME_DIR");
+    int n;
+    if (asked && *asked)
+        n = snprintf(path, size, "%s", asked);
+    else if (geteuid() == 0)
+        n = snprintf(path, size, "/run/minivmm");
+    else if (runtime && *runtime)
+        n = snprintf(path, size, "%s/minivmm", runtime);
+    else /* no session, as under cron */
+        n = snprintf(path, size, "/tmp/minivmm-%u", (unsigned)geteuid());
+    if (n < 0 || (size_t)n >= size)
+        return err_set(err, -ENAMETOOLONG,
+                       "the run directory's path is too long: MINIVMM_RUN_DIR can name another");
+    return 0;
+}
+
+static int check(int fd, const char *path, struct err *err)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return err_set(err, -errno, "the run directory %s could not be examined: %s", path, strerror(errno));
+    if (st.st_uid != geteuid() && geteuid() != 0)
+        return err_set(
+            err, -EPERM,
+            "the run directory %s belongs to user %u, not to you: MINIVMM_RUN_DIR can name another", path,
+            (unsigned)st.st_uid);
+    if (st.st_mode & (S_IWGRP | S_IWOTH))
+        return err_set(err, -EPERM,
+                       "the run directory %s may be written by other users: chmod 700 it, or name another "
+                       "with MINIVMM_RUN_DIR",
+                       path);
+    return 0;
+}
+
+int control_dir_open(bool create, struct err *err)
+{
+    char path[4096];
+    int code = control_dir_path(path, sizeof(path), err);
+    if (code < 0)
+        return code;
+    if (create && mkdir(path, 0700) < 0 && errno != EEXIST)
+        return err_set(err, -errno,
+                       "the run directory %s could not be made: %s (MINIVMM_RUN_DIR can name another; "
+                       "--no-control runs without)",
+                       path, strerror(errno));
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return err_set(err, -errno, "the run directory %s could not be opened: %s", path, strerror(errno));
+    code = check(fd, path, err);
+    if (code < 0) {
+        close(fd);
+        return code;
+    }
+    return fd;
+}
+
+int control_file_name(const char *name, char file[CONTROL_FILE_MAX], struct err *err)
+{
+    char *copy = NULL;
+    int code = config_value_name(name, &copy, err);
+    free(copy);
+    if (code < 0)
+        return code;
+    snprintf(file, CONTROL_FILE_MAX, "%s" CONTROL_SUFFIX, name);
+    return 0;
+}
+
+static int open_socket(int dir_fd, const char *file, int flags, struct sockaddr_un *address)
+{
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    int n = snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d/%s", dir_fd, file);
+    if (n < 0 || (size_t)n >= sizeof(address->sun_path))
+        return -ENAMETOOLONG;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+    return fd < 0 ? -errno : fd;
+}
+
+int control_bind(int dir_fd, const char *file, int flags)
+{
+    struct sockaddr_un address;
+    int fd = open_socket(dir_fd, file, flags, &address);
+    if (fd < 0)
+        return fd;
+    /* The mode of a socket decides who may connect; on the open descriptor, it becomes the file's mode. */
+    (void)fchmod(fd, 0600);
+    if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
+        int code = -errno;
+        close(fd);
+        return code;
+    }
+    return fd;
+}
+
+int control_connect(int dir_fd, const char *file, int flags)
+{
+    struct sockaddr_un address;
+    int fd = open_socket(dir_fd, file, flags, &address);
+    if (fd < 0)
+        return fd;
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
+        int code = -errno;
+        close(fd);
+        return code;
+    }
+    return fd;
+}

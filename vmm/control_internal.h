@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the two ends of the control socket share, for the vmm/control*.c files alone. */
+#ifndef MINIVMM_VMM_CONTROL_INTERNAL_H
+#define MINIVMM_VMM_CONTROL_INTERNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "minivmm/config.h"
+#include "minivmm/errors.h"
+
+#define CONTROL_SUFFIX   ".sock"
+#define CONTROL_FILE_MAX (CONFIG_NAME_MAX + sizeof(CONTROL_SUFFIX))
+#define CONTROL_LINE_MAX 4096u /* a request, without its newline */
+
+/* The run directory's path. -ENAMETOOLONG. */
+int control_dir_path(char *path, size_t size, struct err *err);
+
+/*
+ * Opens the run directory; create: makes it (mode 0700) where it is missing. Refuses one that is another
+ * user's, or that others may write. Returns the descriptor or -errno (-ENOENT: there is none).
+ */
+int control_dir_open(bool create, struct err *err);
+
+/* The file NAME.sock; -EINVAL with a sentence for a name that no VM can have. */
+int control_file_name(const char *name, char file[CONTROL_FILE_MAX], struct err *err);
+
+/*
+ * A stream socket, bound to or connected with the file in the directory, whatever the length of its path.
+ * flags: SOCK_NONBLOCK or 0. Returns it or -errno.
+ */
+int control_bind(int dir_fd, const char *file, int flags);
+int control_connect(int dir_fd, const char *file, int flags);
+
+#endif
