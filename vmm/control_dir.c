@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -115,6 +116,9 @@ int control_connect(int dir_fd, const char *file, int flags)
     int fd = open_socket(dir_fd, file, flags, &address);
     if (fd < 0)
         return fd;
+    const struct timeval patience = {.tv_sec = CONTROL_PATIENCE};
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
     if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
         int code = -errno;
         close(fd);

@@ -11,6 +11,7 @@
 
 #define CONTROL_SUFFIX   ".sock"
 #define CONTROL_FILE_MAX (CONFIG_NAME_MAX + sizeof(CONTROL_SUFFIX))
+#define CONTROL_PATIENCE 5u    /* seconds for which a client waits for each step */
 #define CONTROL_LINE_MAX 4096u /* a request, without its newline */
 
 /* The run directory's path. -ENAMETOOLONG. */
@@ -27,7 +28,8 @@ int control_file_name(const char *name, char file[CONTROL_FILE_MAX], struct err 
 
 /*
  * A stream socket, bound to or connected with the file in the directory, whatever the length of its path.
- * flags: SOCK_NONBLOCK or 0. Returns it or -errno.
+ * flags: SOCK_NONBLOCK or 0, when it waits for the other side for CONTROL_PATIENCE at most (-EAGAIN).
+ * Returns it or -errno.
  */
 int control_bind(int dir_fd, const char *file, int flags);
 int control_connect(int dir_fd, const char *file, int flags);
