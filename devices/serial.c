@@ -79,6 +79,12 @@ static unsigned fifo_room(const struct serial *s)
     return size > s->count ? size - s->count : 0;
 }
 
+/* What serial_feed() would take. */
+static unsigned feed_room(const struct serial *s)
+{
+    return (s->mcr & MCR_LOOP) ? 0 : fifo_room(s);
+}
+
 /* The identification of the pending condition of the highest priority. */
 static uint8_t pending(const struct serial *s)
 {
@@ -163,9 +169,9 @@ static void serial_read(void *dev, uint64_t offset, void *data, uint32_t len)
     struct serial *s = dev;
     memset(data, 0, len);
     pthread_mutex_lock(&s->lock);
-    unsigned room = fifo_room(s);
+    unsigned room = feed_room(s);
     *(uint8_t *)data = read_register(s, offset);
-    bool more_room = fifo_room(s) > room;
+    bool more_room = feed_room(s) > room;
     update_line(s, false);
     pthread_mutex_unlock(&s->lock);
     if (more_room && s->config.input_ready)
@@ -239,7 +245,9 @@ static void serial_write(void *dev, uint64_t offset, const void *data, uint32_t 
     uint8_t value = *(const uint8_t *)data;
     (void)len;
     pthread_mutex_lock(&s->lock);
+    unsigned room = feed_room(s);
     bool send = write_register(s, offset, value);
+    bool more_room = feed_room(s) > room; /* the FIFO was emptied or enlarged, or loopback ended */
     pthread_mutex_unlock(&s->lock);
     /* Outside the lock: the host side may wait for room. */
     if (send && s->config.output)
@@ -247,15 +255,16 @@ static void serial_write(void *dev, uint64_t offset, const void *data, uint32_t 
     pthread_mutex_lock(&s->lock);
     update_line(s, offset == REG_DATA);
     pthread_mutex_unlock(&s->lock);
+    if (more_room && s->config.input_ready)
+        s->config.input_ready(s->config.ctx);
 }
 
 size_t serial_feed(struct serial *s, const uint8_t *bytes, size_t len)
 {
     pthread_mutex_lock(&s->lock);
     size_t taken = 0;
-    if (!(s->mcr & MCR_LOOP))
-        while (taken < len && fifo_room(s))
-            push(s, bytes[taken++]);
+    while (taken < len && feed_room(s))
+        push(s, bytes[taken++]);
     update_line(s, taken > 0);
     pthread_mutex_unlock(&s->lock);
     return taken;
