@@ -4,9 +4,9 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* Length of the UTF-8 sequence at s (RFC 3629: shortest form, no surrogates, up to U+10FFFF), or 0. */
-static unsigned utf8_length(const unsigned char *s)
+unsigned utf8_length(const char *text)
 {
+    const unsigned char *s = (const unsigned char *)text;
     if (s[0] < 0x80)
         return 1;
     unsigned len = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
@@ -22,19 +22,19 @@ static unsigned utf8_length(const unsigned char *s)
 
 static void write_string(FILE *out, const char *text)
 {
-    const unsigned char *s = (const unsigned char *)text;
     fputc('"', out);
-    while (*s) {
-        unsigned len = utf8_length(s);
+    while (*text) {
+        unsigned len = utf8_length(text);
+        unsigned char c = (unsigned char)*text;
         if (len == 0)
             fputs("\\ufffd", out);
-        else if (*s == '"' || *s == '\\')
-            fprintf(out, "\\%c", *s);
-        else if (*s < ' ' || *s == 0x7f)
-            fprintf(out, "\\u%04x", *s);
+        else if (c == '"' || c == '\\')
+            fprintf(out, "\\%c", c);
+        else if (c < ' ' || c == 0x7f)
+            fprintf(out, "\\u%04x", c);
         else
-            fwrite(s, 1, len, out);
-        s += len ? len : 1;
+            fwrite(text, 1, len, out);
+        text += len ? len : 1;
     }
     fputc('"', out);
 }
