@@ -213,16 +213,23 @@ static void release_slot(struct ice_slot *slot)
         event_signal(slot->drained_fd);
 }
 
+bool ice_slot_allowed(struct ice *ice, int disk, unsigned n, bool operator_slot)
+{
+    if (n >= ICE_SLOTS_MAX)
+        return false;
+    struct ice_slot *slot = &ice->slot[n];
+    if (slot->owner == disk && slot->guest != operator_slot)
+        return true;
+    atomic_fetch_add_explicit(&slot->counters.denied, 1, memory_order_relaxed);
+    return false;
+}
+
 int ice_bind(struct ice *ice, int disk, unsigned n, bool operator_slot, struct ice_binding *binding)
 {
     binding->slot = NULL;
-    if (n >= ICE_SLOTS_MAX)
+    if (!ice_slot_allowed(ice, disk, n, operator_slot))
         return -EPERM;
     struct ice_slot *slot = &ice->slot[n];
-    if (slot->owner != disk || slot->guest == operator_slot) {
-        atomic_fetch_add_explicit(&slot->counters.denied, 1, memory_order_relaxed);
-        return -EPERM;
-    }
     uint32_t old = atomic_fetch_add_explicit(&slot->state, 1, memory_order_acq_rel);
     if ((old & STATE_DRAINING) || !(old & STATE_LOADED)) {
         release_slot(slot);

@@ -47,6 +47,8 @@ static int accept_features(struct virtio_device *dev, uint64_t features)
 
     if (!(features & VIRTIO_F_BIT_VERSION_1))
         return -EINVAL;
+    if (b->ice_required && !(features & VIRTIO_BIT(VIRTIO_BLK_F_ICE)))
+        return -EINVAL;
     /* 5.2.5.2: a driver that sees the switch but can't flush finds it at write-through. */
     if (features & VIRTIO_BIT(VIRTIO_BLK_F_CONFIG_WCE) && !(features & VIRTIO_BIT(VIRTIO_BLK_F_FLUSH)))
         atomic_store_explicit(&b->writeback, false, memory_order_release);
@@ -78,6 +80,12 @@ static const struct virtio_device_ops ops = {.config_read = config_read,
                                              .activate = activate,
                                              .reset = reset};
 
+/* Discards show which blocks are in use: of a transparent disk only if the operator asked for them. */
+static bool may_discard(const struct block_config *config)
+{
+    return config->discard && (!config->transparent.unit || config->transparent.discard);
+}
+
 static uint64_t features_of(const struct block_config *config, const struct disk_geometry *g)
 {
     uint64_t f = VIRTIO_F_BIT_VERSION_1 | VIRTIO_F_BIT_INDIRECT_DESC | VIRTIO_F_BIT_EVENT_IDX |
@@ -87,13 +95,15 @@ static uint64_t features_of(const struct block_config *config, const struct disk
 
     if (config->queues > 1)
         f |= VIRTIO_BIT(VIRTIO_BLK_F_MQ);
+    if (config->ice_count)
+        f |= VIRTIO_BIT(VIRTIO_BLK_F_ICE);
     if (g->readonly)
         return f | VIRTIO_BIT(VIRTIO_BLK_F_RO);
-    if (config->discard && g->can_discard)
+    if (may_discard(config) && g->can_discard)
         f |= VIRTIO_BIT(VIRTIO_BLK_F_DISCARD);
-    if (config->write_zeroes && g->can_write_zeroes)
+    if (config->write_zeroes && (g->can_write_zeroes || config->transparent.unit))
         f |= VIRTIO_BIT(VIRTIO_BLK_F_WRITE_ZEROES);
-    if (config->discard && g->can_secure_erase)
+    if (may_discard(config) && g->can_secure_erase)
         f |= VIRTIO_BIT(VIRTIO_BLK_F_SECURE_ERASE);
     return f;
 }
@@ -109,14 +119,21 @@ static uint32_t seg_max_of(const struct block_config *config)
     return config->queue_size > 2 ? config->queue_size - 2u : 1u;
 }
 
-static void fill_topology(uint8_t *c, const struct disk_geometry *g)
+/* The guest's block: the host's, or one data unit of a transparent disk. */
+static uint32_t block_size_of(const struct block *b)
 {
-    uint32_t min_io = g->physical_block / g->logical_block;
+    return blk_is_transparent(b) ? b->transparent.unit : b->geometry->logical_block;
+}
 
-    store_le32(c + AT(blk_size), g->logical_block);
+static void fill_topology(uint8_t *c, const struct block *b)
+{
+    uint32_t block = block_size_of(b), physical = b->geometry->physical_block;
+    uint32_t min_io = physical > block ? physical / block : 1;
+
+    store_le32(c + AT(blk_size), block);
     c[AT(physical_block_exp)] = (uint8_t)log2_of(min_io);
     store_le16(c + AT(min_io_size), min_io <= UINT16_MAX ? (uint16_t)min_io : UINT16_MAX);
-    store_le32(c + AT(opt_io_size), g->opt_io / g->logical_block);
+    store_le32(c + AT(opt_io_size), b->geometry->opt_io / block);
 }
 
 /* A field whose feature is not offered stays zero. */
@@ -124,13 +141,14 @@ static void fill_config(struct block *b, const struct block_config *config)
 {
     const struct disk_geometry *g = b->geometry;
     uint64_t f = b->dev.offered;
-    uint32_t granule = g->discard_granularity > g->logical_block ? g->discard_granularity : g->logical_block;
+    uint32_t block = block_size_of(b);
+    uint32_t granule = g->discard_granularity > block ? g->discard_granularity : block;
     uint8_t *c = b->config;
 
-    store_le64(c + AT(capacity), g->capacity / DISK_SECTOR);
+    store_le64(c + AT(capacity), b->capacity / DISK_SECTOR);
     store_le32(c + AT(size_max), BLK_SEGMENT_SIZE_MAX);
     store_le32(c + AT(seg_max), seg_max_of(config));
-    fill_topology(c, g);
+    fill_topology(c, b);
     if (f & VIRTIO_BIT(VIRTIO_BLK_F_MQ))
         store_le16(c + AT(num_queues), (uint16_t)config->queues);
     if (f & VIRTIO_BIT(VIRTIO_BLK_F_DISCARD)) {
@@ -141,7 +159,7 @@ static void fill_config(struct block *b, const struct block_config *config)
     if (f & VIRTIO_BIT(VIRTIO_BLK_F_WRITE_ZEROES)) {
         store_le32(c + AT(max_write_zeroes_sectors), BLK_RANGE_SECTORS_MAX);
         store_le32(c + AT(max_write_zeroes_seg), BLK_RANGES_MAX);
-        c[AT(write_zeroes_may_unmap)] = g->can_write_zeroes_unmap;
+        c[AT(write_zeroes_may_unmap)] = g->can_write_zeroes_unmap && !blk_is_transparent(b);
     }
     if (f & VIRTIO_BIT(VIRTIO_BLK_F_SECURE_ERASE)) {
         store_le32(c + AT(max_secure_erase_sectors), BLK_RANGE_SECTORS_MAX);
@@ -160,7 +178,7 @@ static int check(const struct block_config *config, struct err *err)
     if (size < 2 || size > VIRTQUEUE_SIZE_MAX || size & (size - 1))
         return err_set(err, -EINVAL, "disk%u: a queue size of %u is not a power of two from 2 to %u",
                        config->index, size, VIRTQUEUE_SIZE_MAX);
-    return 0;
+    return blk_ice_check(config, err);
 }
 
 static void fill_device(struct block *b, const struct block_config *config, const struct guest_memory *mem)
@@ -169,6 +187,7 @@ static void fill_device(struct block *b, const struct block_config *config, cons
 
     b->disk = config->disk;
     b->geometry = disk_geometry(config->disk);
+    b->index = config->index;
     b->queues = config->queues;
     b->writeback_initial = config->writeback;
     atomic_init(&b->writeback, config->writeback);
@@ -182,6 +201,7 @@ static void fill_device(struct block *b, const struct block_config *config, cons
     dev->queue_count = config->queues;
     dev->queue = b->vqs;
     dev->mem = mem;
+    blk_ice_init(b, config);
     fill_config(b, config);
 }
 

@@ -59,7 +59,7 @@ static struct blk_request *request_alloc(struct blk_queue *q)
     struct blk_request *r = q->free;
 
     if (r) {
-        q->free = r->next_free;
+        q->free = r->next;
         return r;
     }
     if (q->touched == q->vq->size_max)
@@ -78,7 +78,7 @@ void blk_request_free(struct blk_request *r)
 {
     struct blk_queue *q = r->queue;
 
-    r->next_free = q->free;
+    r->next = q->free;
     q->free = r;
 }
 
@@ -157,6 +157,7 @@ static bool turn(struct blk_queue *q)
         virtqueue_refuse_kicks(&q->vq->vq);
         more = take(q);
     }
+    blk_ice_resume(q);
     publish(q, !worker_stopping(&q->worker));
     if (!serving && !disk_queue_inflight(q->disk_queue))
         return false;
@@ -166,7 +167,8 @@ static bool turn(struct blk_queue *q)
         return true;
     log_error("%s: queue %u: the disk engine failed for good: %s", q->block->name, q->index,
               strerrordesc_np(-rc));
-    give_up(q, "the disk engine failed");
+    q->dead = true;
+    blk_ice_abandon(q);
     return false;
 }
 
@@ -175,8 +177,10 @@ static void serve(void *arg)
     struct blk_queue *q = arg;
 
     q->broken = false;
-    while (turn(q)) {
+    while (!q->dead && turn(q)) {
     }
+    if (q->dead)
+        give_up(q, "the disk engine failed");
 }
 
 static void kicked(void *arg)
@@ -214,6 +218,9 @@ int blk_queue_open(struct blk_queue *q, struct block *block, unsigned index, uns
     int rc = slab_open(q, err);
     if (rc)
         return rc;
+    rc = block->ice ? blk_bounce_open(q, err) : 0;
+    if (rc)
+        goto no_bounce;
     rc = disk_queue_open(block->disk, q->vq->size_max, &q->disk_queue, err);
     if (rc)
         goto no_disk_queue;
@@ -226,6 +233,8 @@ int blk_queue_open(struct blk_queue *q, struct block *block, unsigned index, uns
 no_worker:
     disk_queue_close(q->disk_queue);
 no_disk_queue:
+    blk_bounce_close(q);
+no_bounce:
     munmap(q->slab, q->slab_size);
     return rc;
 }
@@ -244,5 +253,6 @@ void blk_queue_close(struct blk_queue *q)
 {
     worker_destroy(&q->worker);
     disk_queue_close(q->disk_queue);
+    blk_bounce_close(q);
     munmap(q->slab, q->slab_size);
 }

@@ -8,6 +8,8 @@
 
 #include "minivmm/event.h"
 
+#define WORKER_STACK (128u * 1024u) /* and a guard page below it */
+
 /* Under the lock. */
 static void set_state(struct worker *w, enum worker_state state)
 {
@@ -58,6 +60,26 @@ static void worker_release(struct worker *w)
     close(w->control);
 }
 
+/*
+ * The default stack, 8 MiB of address space a thread, counts against limits on it; a queue needs some 20 KiB
+ * (messages, a cipher). Sanitizers make frames many times larger, and bring their own.
+ */
+static int start_thread(struct worker *w)
+{
+    pthread_attr_t attr;
+    int rc = pthread_attr_init(&attr);
+
+    if (rc)
+        return rc;
+#ifndef MINIVMM_SANITIZED
+    rc = pthread_attr_setstacksize(&attr, WORKER_STACK);
+#endif
+    if (!rc)
+        rc = pthread_create(&w->thread, &attr, worker_main, w);
+    pthread_attr_destroy(&attr);
+    return rc;
+}
+
 int worker_create(struct worker *w, const char *name, const struct worker_ops *ops, void *arg,
                   struct err *err)
 {
@@ -68,7 +90,7 @@ int worker_create(struct worker *w, const char *name, const struct worker_ops *o
         return err_set(err, w->control, "%s: can't create an eventfd: %s", name, strerror(-w->control));
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
-    int rc = pthread_create(&w->thread, NULL, worker_main, w);
+    int rc = start_thread(w);
     if (rc) {
         worker_release(w);
         return err_set(err, -rc, "%s: can't start the queue's thread: %s", name, strerror(rc));

@@ -13,9 +13,30 @@
 #include "minivmm/disk.h"
 #include "minivmm/errors.h"
 #include "minivmm/guest_memory.h"
+#include "minivmm/ice.h"
 #include "minivmm/virtio.h"
 
 #define BLOCK_SERIAL_MAX 20u
+
+/* docs/ice-spec.md, 2 and 6: younger than the kernel's header. */
+#define VIRTIO_BLK_F_ICE                     22u
+#define VIRTIO_BLK_T_GET_CRYPTO_CAPABILITIES 28u
+
+/*
+ * Transparent mode (ice-spec 9): every IN and OUT goes through one operator slot, unknown to the guest.
+ * F_ICE is not offered then. The guest sees the data segment as a disk of blocks of `unit` bytes; requests
+ * that are not made of whole units fail. WRITE_ZEROES is carried out by writing encrypted zeroes.
+ */
+struct block_transparent {
+    uint32_t unit;        /* data unit in bytes, power of two, 512 .. 4096; 0: the disk is not transparent */
+    unsigned slot;        /* given to this disk by ice_assign(guest = false), holding a key of that unit */
+    uint64_t data_offset; /* bytes of the image in front of the data segment, a multiple of 512 */
+    uint64_t data_size;   /* bytes of the data segment, a multiple of unit; 0: to the end of the image, which
+                             must then be as many units away */
+    uint64_t iv_offset;   /* IV of unit 0 */
+    bool iv_large;        /* IVs count units; else, as dm-crypt does, 512-byte sectors */
+    bool discard;         /* DISCARD and SECURE_ERASE too, which show the host what is in use */
+};
 
 struct block_config {
     unsigned index;                    /* 0 ..: names threads and log lines ("disk0") */
@@ -26,6 +47,11 @@ struct block_config {
     bool writeback;    /* initial cache mode; the driver may change it where it negotiated CONFIG_WCE */
     bool discard;      /* offer DISCARD / SECURE_ERASE where the disk can */
     bool write_zeroes; /* offer WRITE_ZEROES where the disk can */
+    struct ice *ice;   /* not owned; outlives the device. NULL: none of what follows may be set */
+    /* The guest's window of keyslots, given to this disk by ice_assign(guest = true). 0 slots: no F_ICE. */
+    unsigned ice_first, ice_count;
+    bool ice_required; /* ice=required: FEATURES_OK needs F_ICE, IN and OUT need activate = 1 */
+    struct block_transparent transparent;
 };
 
 /* Per-disk counters, relaxed atomics. */
@@ -34,10 +60,19 @@ struct block_counters {
     _Atomic uint64_t errors;      /* completed with S_IOERR */
     _Atomic uint64_t unsupported; /* completed with S_UNSUPP */
     _Atomic uint64_t kicks;       /* times a queue thread was woken by a kick */
+    /* Of IN, OUT and FLUSH with activate = 1, and of all IN and OUT in transparent mode: */
+    _Atomic uint64_t ice_requests;
+    _Atomic uint64_t ice_denied; /* slot outside the disk's window; plaintext where ice=required */
+    _Atomic uint64_t ice_empty;  /* slot without a key */
+    _Atomic uint64_t ice_errors; /* bad activate, not whole units, IVs used up, slot being changed, cipher */
 };
 
 struct block;
 
+/*
+ * Creates the device and its queue threads, parked. -EINVAL with a sentence for a configuration outside the
+ * ranges above, and for keyslots that are not this disk's or a transparent one without its key; -ENOMEM.
+ */
 int block_create(const struct block_config *config, const struct guest_memory *mem, struct block **out,
                  struct err *err);
 struct virtio_device *block_device(struct block *block);

@@ -116,6 +116,10 @@ struct ice_binding {
 int ice_bind(struct ice *ice, int disk, unsigned slot, bool operator_slot, struct ice_binding *binding);
 void ice_release(struct ice_binding *binding);
 
+/* The first check of ice_bind() alone, for a request that needs no key: false where it would say -EPERM,
+ * which is counted for the slot likewise. Any thread. */
+bool ice_slot_allowed(struct ice *ice, int disk, unsigned slot, bool operator_slot);
+
 /*
  * Encrypts or decrypts len bytes (a multiple of the unit; the last IV must not pass 2^64 - 1: ice_dun_ok())
  * from src to dst, which may be the same memory. Segments may split anywhere and have any alignment. Unit i

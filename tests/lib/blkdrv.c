@@ -41,12 +41,18 @@ static void open_device(struct rig *rig, const struct rig_options *o)
     struct err err = {""};
     struct disk_config disk = {
         .path = "rig", .fd = dup(rig->image), .readonly = o->readonly, .engine = o->engine};
-    struct block_config config = {.queues = rig->queues,
+    struct block_config config = {.index = o->index,
+                                  .queues = rig->queues,
                                   .queue_size = rig->queue_size,
                                   .serial = RIG_SERIAL,
                                   .writeback = !o->writethrough,
                                   .discard = !o->no_discard,
-                                  .write_zeroes = !o->no_write_zeroes};
+                                  .write_zeroes = !o->no_write_zeroes,
+                                  .ice = o->ice,
+                                  .ice_first = o->ice_first,
+                                  .ice_count = o->ice_count,
+                                  .ice_required = o->ice_required,
+                                  .transparent = o->transparent};
 
     must(!disk_open(&disk, &rig->disk, &err), err.text);
     config.disk = rig->disk;
@@ -122,18 +128,48 @@ int rig_chain(struct rig *rig, const struct ring_buffer *buf, unsigned count, en
     return *rig_at(rig, rig->status);
 }
 
-int rig_request(struct rig *rig, uint32_t type, uint64_t sector, uint32_t length, bool to_device)
+void rig_ice_header(struct rig *rig, uint64_t at, uint32_t type, uint64_t sector, struct rig_ice ice)
+{
+    uint8_t *header = rig_at(rig, at);
+
+    rig_header(rig, at, type, sector);
+    store_le32(header + 4, 0x11223344);
+    header[16] = ice.slot;
+    header[17] = ice.activate;
+    store_le16(header + 18, 0x5566);
+    store_le32(header + 20, 0x778899aa);
+    store_le64(header + 24, ice.dun);
+}
+
+static int request(struct rig *rig, uint32_t header, uint32_t length, bool to_device)
 {
     struct ring_buffer buf[] = {
-        {rig->header, 16, false}, {rig->data, length, !to_device}, {rig->status, 1, true}};
+        {rig->header, header, false}, {rig->data, length, !to_device}, {rig->status, 1, true}};
 
-    rig_header(rig, rig->header, type, sector);
     if (!length)
         buf[1] = buf[2];
     return rig_chain(rig, buf, length ? 3 : 2, RING_DIRECT);
 }
 
+int rig_request(struct rig *rig, uint32_t type, uint64_t sector, uint32_t length, bool to_device)
+{
+    rig_header(rig, rig->header, type, sector);
+    return request(rig, 16, length, to_device);
+}
+
+int rig_ice_request(struct rig *rig, uint32_t type, uint64_t sector, uint32_t length, bool to_device,
+                    struct rig_ice ice)
+{
+    rig_ice_header(rig, rig->header, type, sector, ice);
+    return request(rig, RIG_ICE_HEADER, length, to_device);
+}
+
 void rig_image_read(const struct rig *rig, uint64_t offset, void *to, size_t len)
 {
     must(pread(rig->image, to, len, (off_t)offset) == (ssize_t)len, "can't read the image");
+}
+
+void rig_image_write(const struct rig *rig, uint64_t offset, const void *from, size_t len)
+{
+    must(pwrite(rig->image, from, len, (off_t)offset) == (ssize_t)len, "can't write the image");
 }

@@ -22,6 +22,11 @@ struct rig_options {
     unsigned queues;     /* 0: 1 */
     uint16_t queue_size; /* 0: 64 */
     struct guest *share; /* another rig's guest, to have two devices in one VM */
+    unsigned index;      /* the disk's number, which owns its keyslots */
+    struct ice *ice;
+    unsigned ice_first, ice_count;
+    bool ice_required;
+    struct block_transparent transparent;
 };
 
 struct rig {
@@ -52,6 +57,14 @@ void rig_start(struct rig *rig, uint64_t drop);
 void rig_header(struct rig *rig, uint64_t at, uint32_t type, uint64_t sector);
 uint8_t *rig_at(struct rig *rig, uint64_t gpa);
 
+/* The 32-byte header of F_ICE (ice-spec 4); its reserved fields get noise. */
+struct rig_ice {
+    uint8_t slot, activate;
+    uint64_t dun;
+};
+#define RIG_ICE_HEADER 32u
+void rig_ice_header(struct rig *rig, uint64_t at, uint32_t type, uint64_t sector, struct rig_ice ice);
+
 /* Sends a chain on queue 0, waits for it and returns the byte at rig->status, RIG_LATER before. -1: no
  * answer. */
 int rig_chain(struct rig *rig, const struct ring_buffer *buf, unsigned count, enum ring_framing framing);
@@ -59,7 +72,12 @@ int rig_chain(struct rig *rig, const struct ring_buffer *buf, unsigned count, en
 /* One request in the usual framing: header, data (to_device or not) at rig->data, status; its status. */
 int rig_request(struct rig *rig, uint32_t type, uint64_t sector, uint32_t length, bool to_device);
 
+/* The same with the header of F_ICE. */
+int rig_ice_request(struct rig *rig, uint32_t type, uint64_t sector, uint32_t length, bool to_device,
+                    struct rig_ice ice);
+
 /* The image's bytes, by the host. */
+void rig_image_write(const struct rig *rig, uint64_t offset, const void *from, size_t len);
 void rig_image_read(const struct rig *rig, uint64_t offset, void *to, size_t len);
 
 #endif
