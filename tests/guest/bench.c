@@ -16,6 +16,8 @@ static struct desc tables[DEPTH_MAX][3] __attribute__((aligned(16)));
 static uint8_t buffers[DEPTH_MAX][SLOT_BYTES] __attribute__((aligned(4096)));
 static volatile uint8_t status[DEPTH_MAX];
 static uint32_t handled; /* interrupts */
+static uint16_t seen;    /* used.idx so far */
+static uint32_t idle[DEPTH_MAX], idles;
 
 static uint64_t number(const char *name, uint64_t standard)
 {
@@ -74,36 +76,45 @@ static void offer(unsigned i)
     queue_offer(&disk_queues[0], (uint16_t)i);
 }
 
-/* The number of requests that succeeded of count; fewer when one failed or never came. */
-static uint64_t load(unsigned depth, uint64_t count)
+/* Takes in what has completed, until an interrupt is asked for and nothing came before that; false on a
+ * failure. */
+static bool reap(unsigned depth)
 {
     struct queue *q = &disk_queues[0];
-    uint64_t offered = 0, done = 0;
-    uint16_t seen = 0;
 
-    while (offered < depth && offered < count)
-        offer((unsigned)offered++);
-    for (;;) {
-        uint32_t irqs = READ_ONCE(dev.irqs);
-
-        queue_kick(&dev, 0);
-        for (; READ_ONCE(q->used.idx) != seen; seen++, done++) {
+    do {
+        for (; READ_ONCE(q->used.idx) != seen; seen++) {
             uint32_t id = q->used.ring[seen % RING_SIZE].id;
 
             if (id >= depth || status[id] != BLK_OK)
-                return done;
-            if (offered < count) {
-                offer(id);
-                offered++;
-            }
+                return false;
+            idle[idles++] = id;
         }
-        if (done == count)
-            return done;
-        queue_kick(&dev, 0);
         WRITE_ONCE(q->avail.used_event, seen);
-        full_barrier(); /* a request that completed before it saw this wish is seen here */
-        if (READ_ONCE(q->used.idx) == seen && !wait_change32(&dev.irqs, irqs))
-            return done;
+        full_barrier(); /* what completed before the device saw this wish must be seen here */
+    } while (READ_ONCE(q->used.idx) != seen);
+    return true;
+}
+
+/* The number of requests that succeeded of count; fewer when one failed or never came. */
+static uint64_t load(unsigned depth, uint64_t count)
+{
+    uint64_t offered = 0;
+
+    for (idles = 0; idles < depth; idles++)
+        idle[idles] = idles;
+    for (;;) {
+        uint32_t irqs = READ_ONCE(dev.irqs);
+
+        /* As in a driver, a request that another's completion lets go comes after the interrupt's work is
+         * done. */
+        if (!reap(depth) || (offered == count && idles == depth))
+            return offered - (depth - idles);
+        for (; idles && offered < count; offered++)
+            offer(idle[--idles]);
+        queue_kick(&dev, 0);
+        if (!wait_change32(&dev.irqs, irqs))
+            return offered - (depth - idles);
     }
 }
 

@@ -433,6 +433,9 @@ int main(int argc, char **argv)
     watch(&p);
     for (unsigned i = 0; i < p.processes; i++)
         kill(p.process[i], SIGKILL);
+    /* Until they are gone they hold their disk. */
+    while (waitpid(-1, NULL, __WALL) > 0)
+        ;
     if (!p.done) {
         fprintf(stderr, "startprobe: %s ended before it was measured\n", command[0]);
         return 1;
