@@ -43,7 +43,7 @@ static void print_seconds(FILE *out, int64_t ms)
 static void print_clean(FILE *out, const char *text)
 {
     for (; *text; text++)
-        fputc((unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text, out);
+        fputc(((unsigned char)*text < ' ' && *text != '\t') || *text == 0x7f ? '?' : *text, out);
 }
 
 static void print_tail(FILE *out, const struct boot_run *run, const char *indent)
