@@ -68,7 +68,7 @@ static void out_flush(struct console *c)
             out_take(c, c->out_len);
             return;
         }
-        ssize_t n = write(c->host.out_fd, c->out + c->out_start, c->out_len);
+        ssize_t n = console_host_write(&c->host, c->out + c->out_start, c->out_len);
         if (n > 0) {
             out_take(c, (size_t)n);
         } else if (n < 0 && errno == EAGAIN) {

@@ -23,7 +23,8 @@ struct console_hooks {
  * When standard input is the user's terminal and the console is stdio: forks; the parent keeps the terminal's
  * settings, passes signals on, waits for the child, restores the terminal however the child died (kill -9
  * included) and exits with its code (128 + signal when killed). Returns 0 in the child, or at once where
- * there is no terminal. Call before any thread.
+ * there is no terminal. Standard descriptors that are closed are opened as /dev/null in any case. Call before
+ * any thread and before any other file is opened for the VM.
  */
 int console_guard_terminal(const struct config *config, struct err *err);
 

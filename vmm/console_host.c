@@ -2,12 +2,14 @@
 /* The console's descriptors: terminal, pipe, file or pty. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -47,6 +49,34 @@ static int reopen(int fd, int mode, bool *own)
     return *own ? again : fd;
 }
 
+/* What a terminal or pipe that polls as writable has room for. */
+#define SHARED_CHUNK 256u
+
+ssize_t console_host_write(const struct console_host *host, const void *bytes, size_t len)
+{
+    if (host->out_socket)
+        return send(host->out_fd, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (host->out_shared) {
+        struct pollfd ready = {.fd = host->out_fd, .events = POLLOUT};
+        if (poll(&ready, 1, 0) != 1) {
+            errno = EAGAIN;
+            return -1;
+        }
+        len = len < SHARED_CHUNK ? len : SHARED_CHUNK;
+    }
+    return write(host->out_fd, bytes, len);
+}
+
+static void open_stdout(struct console_host *host)
+{
+    struct stat st;
+    host->out_fd = reopen(STDOUT_FILENO, O_WRONLY, &host->out_own);
+    if (host->out_fd < 0 || fstat(host->out_fd, &st) < 0)
+        return;
+    host->out_socket = S_ISSOCK(st.st_mode);
+    host->out_shared = !host->out_own && (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode));
+}
+
 static int make_raw(int fd, struct termios *saved)
 {
     if (tcgetattr(fd, saved) < 0)
@@ -60,7 +90,7 @@ static int make_raw(int fd, struct termios *saved)
 
 static int open_stdio(const struct config *config, struct console_host *host, struct err *err)
 {
-    host->out_fd = reopen(STDOUT_FILENO, O_WRONLY, &host->out_own);
+    open_stdout(host);
     if (isatty(STDIN_FILENO) && in_background(STDIN_FILENO)) {
         log_info("the console takes no input: this is a background job of the terminal");
         return 0;
@@ -79,7 +109,9 @@ static int open_stdio(const struct config *config, struct console_host *host, st
 
 static int open_file(const char *path, struct console_host *host, struct err *err)
 {
-    host->out_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
+    /* O_APPEND: whoever rotates the file by truncating it finds no hole in it afterwards. */
+    host->out_fd =
+        open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
     if (host->out_fd >= 0) {
         host->out_own = true;
         return 0;
@@ -148,6 +180,17 @@ void console_host_close(struct console_host *host)
         close(host->slave_fd);
 }
 
+/* One that is closed would become a disk image's or /dev/kvm's descriptor next, and be written log lines. */
+static void hold_standard_descriptors(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
 /* The guardian's whole life: hands signals on until the child is gone. Returns its wait status. */
 static int guard(pid_t child, const sigset_t *signals)
 {
@@ -166,6 +209,7 @@ static int guard(pid_t child, const sigset_t *signals)
 int console_guard_terminal(const struct config *config, struct err *err)
 {
     struct termios saved;
+    hold_standard_descriptors();
     if (!is_users_terminal(config) || tcgetattr(STDIN_FILENO, &saved) < 0)
         return 0;
     sigset_t all;
