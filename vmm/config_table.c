@@ -56,7 +56,9 @@ static int set_cpus(struct config *config, const char *value, const char *base, 
 static int set_cpu(struct config *config, const char *value, const char *base, struct err *err)
 {
     (void)base;
-    return config_value_name(value, &config->cpu, err);
+    unsigned which;
+    int code = config_value_choice(value, arch_cpu_names(), &which, err);
+    return code < 0 ? code : config_value_string(value, &config->cpu, err);
 }
 
 static int set_hugepages(struct config *config, const char *value, const char *base, struct err *err)

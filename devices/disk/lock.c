@@ -127,7 +127,7 @@ static int busy(const struct disk *disk, struct err *err)
 {
     const char *mend = disk->geometry.readonly ? "stop the one that writes to it, or give this VM a copy"
                                                : "stop the other, give each VM its own image, or open it "
-                                                 "read-only everywhere (readonly=on)";
+                                                 "read-only everywhere (ro=on)";
     long pid = holder(disk);
 
     if (pid == getpid())

@@ -45,8 +45,8 @@ static int open_failed(const struct disk_config *c, int error, struct err *err)
 {
     if ((error == EACCES || error == EPERM || error == EROFS || error == ETXTBSY) && !c->readonly &&
         access(c->path, R_OK) == 0)
-        return err_set(err, -error, "%s: can't be written (%s); give write permission or add readonly=on",
-                       c->path, strerror(error));
+        return err_set(err, -error, "%s: can't be written (%s); give write permission or add ro=on", c->path,
+                       strerror(error));
     if (error == EINVAL && c->direct)
         return err_set(err, -error, "%s: its file system has no direct I/O; use direct=off", c->path);
     return err_set(err, -error, "%s: can't be opened: %s", c->path, strerror(error));
@@ -81,9 +81,8 @@ static int take_descriptor(const struct disk_config *c, int *fd, struct err *err
     *fd = c->fd;
     int mode = flags & O_ACCMODE;
     if (mode == O_WRONLY || (mode == O_RDONLY && !c->readonly))
-        return err_set(err, -EACCES,
-                       "%s: its descriptor is open for %s only; open it for both or add readonly=on", c->path,
-                       mode == O_WRONLY ? "writing" : "reading");
+        return err_set(err, -EACCES, "%s: its descriptor is open for %s only; open it for both or add ro=on",
+                       c->path, mode == O_WRONLY ? "writing" : "reading");
     int want = (flags & ~(O_DIRECT | O_NONBLOCK)) | (c->direct ? O_DIRECT : 0);
     if (want != flags && fcntl(*fd, F_SETFL, want) < 0)
         return open_failed(c, errno, err);

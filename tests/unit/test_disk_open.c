@@ -101,7 +101,7 @@ START_TEST(test_refused_permission)
         if (!getuid() && (setgid(65534) || setuid(65534)))
             _exit(2);
         if (open_disk(scratch, false, DISK_ENGINE_AUTO, &disk, &err) != -EACCES ||
-            !strstr(err.text, "readonly=on") || !strstr(err.text, scratch))
+            !strstr(err.text, "ro=on") || !strstr(err.text, scratch))
             _exit(3);
         _exit(open_disk(scratch, true, DISK_ENGINE_AUTO, &disk, &err) ? 4 : 0);
     }
@@ -142,7 +142,7 @@ START_TEST(test_descriptor)
     struct disk_config config = {.path = scratch, .fd = fd, .lock = true};
 
     ck_assert_int_eq(disk_open(&config, &disk, &err), -EACCES);
-    ck_assert_ptr_nonnull(strstr(err.text, "readonly=on"));
+    ck_assert_ptr_nonnull(strstr(err.text, "ro=on"));
     ck_assert_int_ge(fcntl(fd, F_GETFL), 0); /* still the caller's */
     config.readonly = true;
     ck_assert_int_eq(disk_open(&config, &disk, &err), 0);
