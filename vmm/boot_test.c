@@ -279,11 +279,11 @@ static int run_all(struct order *order, struct boot_run *runs, unsigned *done, s
 static const char *test_name(const struct order *order)
 {
     const char *name = "boot";
-    for (int i = 1; i < order->vm_count; i++) {
-        if (strncmp(order->vm[i], "--kernel=", 9) == 0)
-            name = order->vm[i] + 9;
-        else if (strcmp(order->vm[i], "--kernel") == 0 && order->vm[i + 1])
-            name = order->vm[i + 1];
+    for (char *const *arg = order->vm + 1; *arg; arg++) {
+        if (strncmp(*arg, "--kernel=", 9) == 0)
+            name = *arg + 9;
+        else if (strcmp(*arg, "--kernel") == 0 && arg[1])
+            name = arg[1];
     }
     const char *slash = strrchr(name, '/');
     return slash ? slash + 1 : name;

@@ -126,7 +126,7 @@ static bool add_byte(struct text_line *line, char byte)
         return true;
     if (byte == '\r')
         return false;
-    line->text[line->len++] = byte ? byte : '?';
+    line->text[line->len++] = (char)(byte ? byte : '?');
     line->text[line->len] = '\0';
     return line->len == BOOT_TEST_LINE_MAX;
 }

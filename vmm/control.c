@@ -287,8 +287,8 @@ static void remove_own(struct control *control)
 
 void control_close(struct control *control)
 {
-    while (control->oldest)
-        drop(control->oldest);
+    while (control->oldest)    // NOLINT(clang-analyzer-unix.Malloc): drop() takes it off the list
+        drop(control->oldest); // NOLINT(clang-analyzer-unix.Malloc)
     if (control->fd >= 0) {
         if (control->ino)
             remove_own(control);

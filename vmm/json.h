@@ -27,7 +27,7 @@ void json_integer(struct json *json, const char *key, int64_t value);
 void json_raw(struct json *json, const char *key, const char *text);
 
 /* Bytes of the UTF-8 sequence at s (RFC 3629: shortest form, no surrogates, up to U+10FFFF); 0: none. */
-unsigned utf8_length(const char *s);
+unsigned utf8_length(const char *text);
 
 /* True when text is a number in JSON's syntax without an exponent. */
 bool json_is_number(const char *text);

@@ -41,7 +41,7 @@
     X(json_object_get_string)
 
 struct library {
-#define X(name) __typeof__(&name) name;
+#define X(name) __typeof__(&name) name; // NOLINT(bugprone-macro-parentheses)
     CRYPTSETUP_FUNCTIONS(X)
     JSON_FUNCTIONS(X)
 #undef X
@@ -200,7 +200,7 @@ static int recover_key(struct job *job)
     char *text = NULL;
     size_t len = 0, key_len = LUKS_KEY_MAX;
     int r = read_passphrase(job, &text, &len);
-    if (r < 0)
+    if (r < 0 || !text)
         return r;
     r = job->lib.crypt_volume_key_get(job->cd, CRYPT_ANY_SLOT, (char *)job->key, &key_len, text, len);
     if (r == -EPERM && len > 1 && text[len - 1] == '\n') {

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,8 @@
 #define RECORDS_OFFSET 4096
 #define RECORD_BYTES   128
 #define CHOOSING_TRIES 500 /* of 10 ms each */
+
+static const char name_characters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-";
 
 struct slotmap {
     int fd;
@@ -48,18 +51,23 @@ static bool held(int fd, unsigned slot, unsigned *first, unsigned *count)
 static void read_record(int fd, unsigned first, unsigned count, struct slotmap_entry *entry)
 {
     char text[RECORD_BYTES + 1];
-    unsigned said_count;
-    int pid;
     *entry = (struct slotmap_entry){.first = first, .count = count, .name = "?"};
     ssize_t n = pread(fd, text, RECORD_BYTES, RECORDS_OFFSET + (off_t)first * RECORD_BYTES);
     if (n <= 0)
         return;
     text[n] = '\0';
-    char name[SLOTMAP_NAME_MAX + 1];
-    if (sscanf(text, "%u %d %64[A-Za-z0-9_.-]", &said_count, &pid, name) != 3 || said_count != count)
+    char *rest;
+    if (strtoul(text, &rest, 10) != count || *rest != ' ')
         return;
-    memcpy(entry->name, name, sizeof(name));
-    entry->pid = pid;
+    long pid = strtol(rest, &rest, 10);
+    if (*rest != ' ' || pid <= 0 || pid > INT_MAX)
+        return;
+    size_t len = strspn(++rest, name_characters);
+    if (len == 0 || len > SLOTMAP_NAME_MAX)
+        return;
+    memcpy(entry->name, rest, len);
+    entry->name[len] = '\0';
+    entry->pid = (int)pid;
 }
 
 static void write_record(int fd, unsigned first, unsigned count, const char *name)

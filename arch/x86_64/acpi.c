@@ -139,7 +139,7 @@ static bool build_xsdt(struct area *area, const uint64_t *tables, unsigned count
     if (!t)
         return false;
     for (unsigned i = 0; i < count; i++)
-        store_le64(t + HEADER_BYTES + i * 8, tables[i]);
+        store_le64(t + HEADER_BYTES + (size_t)i * 8, tables[i]);
     fill_header(t, "XSDT", len, 1);
     return true;
 }

@@ -93,7 +93,7 @@ int arch_load(const struct arch_machine *machine, const struct arch_payload *pay
               struct arch_entry *entry, struct err *err)
 {
     struct payload_file kernel_file, initrd_file;
-    struct loaded_kernel kernel;
+    struct loaded_kernel kernel = {0};
     struct boot_info info = {.mem = machine->mem};
     int r = payload_open(&kernel_file, payload->kernel_path, payload->kernel_fd, err);
     if (r == 0)

@@ -56,7 +56,7 @@ static const char *const reached[] = {"int3", "SSE (pxor)", "cmpxchg16b", NULL};
 /* A 64-bit interrupt gate for vector 3. */
 static void write_gate(uint8_t *ram)
 {
-    uint8_t *gate = ram + PROBE_IDT + 3 * 16;
+    uint8_t *gate = ram + PROBE_IDT + (size_t)3 * 16;
     uint32_t at = HANDLER_AT;
     memcpy(gate, &at, 2);
     gate[2] = 0x10; /* code selector */

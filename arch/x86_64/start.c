@@ -64,7 +64,7 @@ int start_tables_write(const struct guest_memory *mem, struct err *err)
     pml4[0] = LAYOUT_PDPT | PTE_PRESENT | PTE_WRITE;
     for (uint64_t i = 0; i < 4; i++)
         pdpt[i] = (LAYOUT_PD + i * PAGE_BYTES) | PTE_PRESENT | PTE_WRITE;
-    for (uint64_t i = 0; i < 4 * 512; i++)
+    for (uint64_t i = 0; i < 4 * 512ULL; i++)
         pd[i] = i << 21 | PTE_PRESENT | PTE_WRITE | PTE_LARGE;
     return 0;
 }

@@ -39,7 +39,7 @@
 
 struct libcrypto {
     void *handle;
-#define X(name) __typeof__(&name) name;
+#define X(name) __typeof__(&name) name; // NOLINT(bugprone-macro-parentheses)
     LIBCRYPTO_FUNCTIONS(X)
 #undef X
 };

@@ -8,7 +8,7 @@
 
 #include "minivmm/event.h"
 
-#define WORKER_STACK (128u * 1024u) /* and a guard page below it */
+#define WORKER_STACK ((size_t)128 * 1024) /* and a guard page below it */
 
 /* Under the lock. */
 static void set_state(struct worker *w, enum worker_state state)

@@ -109,11 +109,11 @@ struct ice_binding {
 };
 
 /*
- * Binds the key of a slot for one request of a disk. 0; -EPERM: the slot is not the disk's (outside its
+ * Binds the key of slot n for one request of a disk. 0; -EPERM: the slot is not the disk's (outside its
  * window); -ENOKEY: empty; -EBUSY: being programmed or evicted. operator: the caller is the device itself in
  * transparent mode and may bind an operator's slot; a guest's request may not.
  */
-int ice_bind(struct ice *ice, int disk, unsigned slot, bool operator_slot, struct ice_binding *binding);
+int ice_bind(struct ice *ice, int disk, unsigned n, bool operator_slot, struct ice_binding *binding);
 void ice_release(struct ice_binding *binding);
 
 /* The first check of ice_bind() alone, for a request that needs no key: false where it would say -EPERM,
