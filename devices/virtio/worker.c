@@ -25,6 +25,8 @@ static enum worker_state get_state(const struct worker *w)
 static void *worker_main(void *arg)
 {
     struct worker *w = arg;
+    /* Here, because a thread names itself by one system call, and another only through /proc. */
+    pthread_setname_np(pthread_self(), w->name);
     int rc = w->ops->prepare ? w->ops->prepare(w->arg) : 0;
 
     pthread_mutex_lock(&w->lock);
@@ -95,7 +97,6 @@ int worker_create(struct worker *w, const char *name, const struct worker_ops *o
         worker_release(w);
         return err_set(err, -rc, "%s: can't start the queue's thread: %s", name, strerror(rc));
     }
-    pthread_setname_np(w->thread, w->name);
     pthread_mutex_lock(&w->lock);
     while (!w->prepared)
         pthread_cond_wait(&w->changed, &w->lock);
