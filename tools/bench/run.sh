@@ -146,8 +146,11 @@ measure_io() {
 measure_size() {
     local cc
     for cc in gcc clang; do
-        strip -o "$WORK/minivmm-$cc" "build/$cc/minivmm"
-        record "size_$cc" minivmm 1 "$(stat -c %s "$WORK/minivmm-$cc")"
+        if strip -o "$WORK/minivmm-$cc" "build/$cc/minivmm" 2>"$LOG"; then
+            record "size_$cc" minivmm 1 "$(stat -c %s "$WORK/minivmm-$cc")"
+        else
+            why_not "size_$cc" minivmm "$(last_words)"
+        fi
     done
 }
 
