@@ -6,8 +6,8 @@
 # usage: tools/check.sh [SUITE ...]     (none: all; --list prints the names)
 #
 # How a suite is counted: libcheck programs by their "NN%: Checks: N, Failures: N, Errors: N" line, scripts by
-# their "ok"/"not ok" lines (TAP), either by "# SKIP" lines, which take one from the passed. A suite that exits
-# non-zero with no failure counted, or that counts nothing, is itself one failure.
+# their "ok"/"not ok" lines (TAP), either by "# SKIP" lines, which take one from the passed. A program that prints
+# no counts, or exits non-zero with no failure among them, is one failure; so is such a suite.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 LOGS=build/check
@@ -44,15 +44,18 @@ suite_guest_kvm() { tests/e2e/guest_kvm.sh; }
 suite_install() { tests/e2e/install.sh; }
 suite_testbed() { tests/e2e/testbed.sh; }
 
-count() { # NAME STATUS LOG
-    local name=$1 status=$2 log=$3 p f s
+count() { # STATUS LOG SECONDS
+    local status=$1 log=$2 took=$3 p f s
     read -r p f s < <(awk '
-        /^[0-9]+%: Checks: / { gsub(/,/, ""); bad = $5 + $7; p += $3 - bad; f += bad; next }
-        /^not ok/            { f++; next }
-        /^ok.*# SKIP/        { s++; next }
-        /^ok/                { p++; next }
-        /^# SKIP/            { s++; p-- }
-        END { printf "%d %d %d\n", p, f, s }' "$log")
+        function end_program() { if (program && !counted) f++; program = 0 }
+        /^== .*: exit status/ { if (counted && !bad) f++; next }
+        /^== /                { end_program(); program = 1; counted = bad = 0; next }
+        /^[0-9]+%: Checks: /  { gsub(/,/, ""); counted = 1; bad = $5 + $7; p += $3 - bad; f += bad; next }
+        /^not ok/             { f++; next }
+        /^ok.*# SKIP/         { s++; next }
+        /^ok/                 { p++; next }
+        /^# SKIP/             { s++; p-- }
+        END { end_program(); printf "%d %d %d\n", p, f, s }' "$log")
     if [ "$status" -ne 0 ] && [ "$f" -eq 0 ]; then
         say "    the suite ended with status $status"
         f=1
@@ -61,7 +64,7 @@ count() { # NAME STATUS LOG
         f=1
     fi
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-    say "    $p passed, $f failed, $s skipped (${SECONDS}s since the start)"
+    say "    $p passed, $f failed, $s skipped ($took s)"
     if [ "$f" -ne 0 ]; then
         grep -nE '^not ok|:[FE]:|exit status|ERROR: |error:|\*\*\*|runtime error' "$log" | head -40
         say "    ---- end of $log:"
@@ -81,8 +84,10 @@ for name in "${suite_names[@]}"; do
     run=suite_${name//-/_}
     declare -F "$run" >/dev/null || { say "check: no suite '$name'; --list names them"; exit 2; }
     say "[$name]"
+    began=$SECONDS
     "$run" >"$LOGS/$name.log" 2>&1 </dev/null
-    count "$name" $? "$LOGS/$name.log"
+    count $? "$LOGS/$name.log" $((SECONDS - began))
 done
+say "# all suites: $SECONDS s"
 say "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

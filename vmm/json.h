@@ -26,7 +26,7 @@ void json_integer(struct json *json, const char *key, int64_t value);
 /* text: already in JSON's syntax, such as a decimal fraction or true. */
 void json_raw(struct json *json, const char *key, const char *text);
 
-/* Bytes of the UTF-8 sequence at s (RFC 3629: shortest form, no surrogates, up to U+10FFFF); 0: none. */
+/* Bytes of the UTF-8 sequence at text (RFC 3629: shortest form, no surrogates, up to U+10FFFF); 0: none. */
 unsigned utf8_length(const char *text);
 
 /* True when text is a number in JSON's syntax without an exponent. */

@@ -28,9 +28,7 @@ ended_with() { # STATUS: of the VM $pid; waits, 20 s at most
     [ "$status" -eq "$1" ] || { echo "# the VM ended with $status" && false; }
 }
 
-state_is() { "$MINIVMM" status "$1" | grep -qx "state=$2"; } # NAME STATE
-
-has_json() { python3 -c 'import json, sys; json.load(sys.stdin)'; }
+state_is() { "$MINIVMM" status "$1" | grep -x "state=$2" >/dev/null; } # NAME STATE
 
 test_locks() {
     image "$WORK/locked.img"
