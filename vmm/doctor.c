@@ -11,6 +11,7 @@
 #include "minivmm/arch.h"
 #include "vmm/commands.h"
 #include "vmm/exit_codes.h"
+#include "vmm/json.h"
 
 static const char usage[] =
     "usage: minivmm doctor [--json] [--kvm PATH] [--probe native]\n"
@@ -65,38 +66,20 @@ void doctor_print_text(const struct doctor_report *report, FILE *out)
     }
 }
 
-static void print_json_string(FILE *out, const char *text)
-{
-    fputc('"', out);
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c == '"' || c == '\\')
-            fprintf(out, "\\%c", c);
-        else if (c < ' ')
-            fprintf(out, "\\u%04x", c);
-        else
-            fputc(c, out);
-    }
-    fputc('"', out);
-}
-
 void doctor_print_json(const struct doctor_report *report, FILE *out)
 {
-    fputs("[", out);
+    struct json json = {.out = out};
+    json_open(&json, NULL, '[');
     for (unsigned i = 0; i < report->count; i++) {
         const struct doctor_finding *f = &report->finding[i];
-        fprintf(out, "%s\n  {\"level\": \"%s\", \"what\": ", i ? "," : "", level_name[f->level]);
-        print_json_string(out, f->what);
-        fputs(", \"found\": ", out);
-        print_json_string(out, f->found);
-        fputs(", \"mend\": ", out);
-        if (f->mend && f->level != DOCTOR_OK)
-            print_json_string(out, f->mend);
-        else
-            fputs("null", out);
-        fputs("}", out);
+        json_open(&json, NULL, '{');
+        json_string(&json, "level", level_name[f->level]);
+        json_string(&json, "what", f->what);
+        json_string(&json, "found", f->found);
+        json_string(&json, "mend", f->level == DOCTOR_OK ? NULL : f->mend);
+        json_close(&json, '}');
     }
-    fputs("\n]\n", out);
+    json_close(&json, ']');
 }
 
 struct wish {

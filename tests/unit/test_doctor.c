@@ -97,10 +97,10 @@ START_TEST(json_is_escaped)
     doctor_print_json(&report, out);
     fclose(out);
     ck_assert_str_eq(json, "[\n"
-                           "  {\"level\": \"ok\", \"what\": \"a\", \"found\": \"q\\\"b\\\\t\\u0009end\", "
-                           "\"mend\": null},\n"
-                           "  {\"level\": \"fail\", \"what\": \"b\", \"found\": \"7\", "
-                           "\"mend\": \"mend \\\"it\\\"\"}\n"
+                           "  {\n    \"level\": \"ok\",\n    \"what\": \"a\",\n"
+                           "    \"found\": \"q\\\"b\\\\t\\u0009end\",\n    \"mend\": null\n  },\n"
+                           "  {\n    \"level\": \"fail\",\n    \"what\": \"b\",\n"
+                           "    \"found\": \"7\",\n    \"mend\": \"mend \\\"it\\\"\"\n  }\n"
                            "]\n");
     free(json);
 }
