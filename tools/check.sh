@@ -6,8 +6,9 @@
 # usage: tools/check.sh [SUITE ...]     (none: all; --list prints the names)
 #
 # How a suite is counted: libcheck programs by their "NN%: Checks: N, Failures: N, Errors: N" line, scripts by
-# their "ok"/"not ok" lines (TAP), either by "# SKIP" lines, which take one from the passed. A program that prints
-# no counts, or exits non-zero with no failure among them, is one failure; so is such a suite.
+# their "ok"/"not ok" lines (TAP); programs also by "# SKIP WHY" (a test that passed without doing its work) and
+# "# SKIPPED N WHY" (tests that were not run). A program that prints no counts, or exits non-zero with no failure
+# among them, is one failure; so is such a suite.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 LOGS=build/check
@@ -54,7 +55,8 @@ count() { # STATUS LOG SECONDS
         /^not ok/             { f++; next }
         /^ok.*# SKIP/         { s++; next }
         /^ok/                 { p++; next }
-        /^# SKIP/             { s++; p-- }
+        /^# SKIP /            { s++; p-- }
+        /^# SKIPPED [0-9]/    { s += $3 }
         END { end_program(); printf "%d %d %d\n", p, f, s }' "$log")
     if [ "$status" -ne 0 ] && [ "$f" -eq 0 ]; then
         say "    the suite ended with status $status"

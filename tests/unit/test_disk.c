@@ -319,7 +319,7 @@ START_TEST(test_no_space)
     (void)mkdir(disk_rig_dir, 0700);
     if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
         mount("small", disk_rig_dir, "tmpfs", 0, "size=256k")) {
-        printf("SKIP test_no_space: no mount namespace here (%s); needs root\n", strerror(errno));
+        printf("# SKIP test_no_space: no mount namespace here (%s); needs root\n", strerror(errno));
         return;
     }
     disk_rig_image(&rig, MIB);

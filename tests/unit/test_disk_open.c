@@ -306,7 +306,7 @@ START_TEST(test_qemu)
     char log[160];
 
     if (system("qemu-io --version >/dev/null 2>&1")) { // NOLINT(cert-env33-c,concurrency-mt-unsafe)
-        printf("SKIP test_qemu: qemu-io is not installed\n");
+        printf("# SKIP test_qemu: qemu-io is not installed\n");
         return;
     }
     (void)made(4096);
@@ -348,7 +348,7 @@ START_TEST(test_block_device)
 
     (void)made(1 << 20);
     if (loop_device(node, sizeof(node))) {
-        printf("SKIP test_block_device: no loop device can be had here\n");
+        printf("# SKIP test_block_device: no loop device can be had here\n");
         (void)unlink(scratch);
         return;
     }

@@ -88,16 +88,17 @@ END_TEST
 START_TEST(every_flag_is_stored)
 {
     ck_assert_int_eq(
-        parse("--kernel k --initrd=i --cmdline=root=/dev/vda --memory 3G --cpus=32 --cpu x --hugepages "
-              "--console file:log --name a.b-c_1 --timeout 7 --no-rng --debug-exit --kvm /k "
-              "--no-control --verbose"),
+        parse(
+            "--kernel k --initrd=i --cmdline=root=/dev/vda --memory 3G --cpus=32 --cpu x86-64-v2 --hugepages "
+            "--console file:log --name a.b-c_1 --timeout 7 --no-rng --debug-exit --kvm /k "
+            "--no-control --verbose"),
         0);
     ck_assert_str_eq(config.kernel, "k");
     ck_assert_str_eq(config.initrd, "i");
     ck_assert_str_eq(config.cmdline, "root=/dev/vda");
     ck_assert_uint_eq(config.memory, 3ULL << 30);
     ck_assert_uint_eq(config.cpus, 32);
-    ck_assert_str_eq(config.cpu, "x");
+    ck_assert_str_eq(config.cpu, "x86-64-v2");
     ck_assert_int_eq(config.console, CONSOLE_FILE);
     ck_assert_str_eq(config.console_path, "log");
     ck_assert_str_eq(config.name, "a.b-c_1");

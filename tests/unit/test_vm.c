@@ -522,7 +522,7 @@ int main(void)
             tcase_add_test(kvm, *with_kvm[i]);
         suite_add_tcase(suite, kvm);
     } else {
-        printf("SKIPPED: %u tests of vm: /dev/kvm can't be opened\n", count);
+        printf("# SKIPPED %u tests of vm: /dev/kvm can't be opened\n", count);
     }
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -215,7 +215,7 @@ int main(void)
         tcase_add_test(tc, refuses_memory_that_is_too_little_or_too_much);
         tcase_add_test(tc, refuses_huge_pages_that_are_not_there);
     } else {
-        printf("SKIPPED: 5 tests of vm-refuses: /dev/kvm can't be opened\n");
+        printf("# SKIPPED 5 tests of vm-refuses: /dev/kvm can't be opened\n");
     }
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
