@@ -34,7 +34,10 @@ run_libcheck() { # ARGS OF MAKE...
 
 suite_build_gcc() { make_quiet CC=gcc minivmm && say "ok - builds with gcc without a warning"; }
 suite_build_clang() { make_quiet CC=clang build/clang/minivmm && say "ok - builds with clang without a warning"; }
-suite_style() { make_quiet format-check && say "ok - clang-format" && make_quiet tidy && say "ok - clang-tidy"; }
+suite_style() {
+    if make_quiet format-check; then say "ok - clang-format"; else say "not ok - clang-format"; fi
+    if make_quiet tidy; then say "ok - clang-tidy"; else say "not ok - clang-tidy"; fi
+}
 suite_docs() { tests/e2e/docs.sh; }
 suite_unit_gcc() { run_libcheck CC=gcc; }
 suite_unit_asan() { run_libcheck CC=gcc SAN=address,undefined; }

@@ -51,7 +51,7 @@ struct arch_machine {
     unsigned device_count;
     bool serial; /* a COM1 is there */
     bool pvpanic;
-    bool debug_exit;     /* port ARCH_PORT_DEBUG_EXIT is there (not described to the guest) */
+    bool debug_exit; /* port ARCH_PORT_DEBUG_EXIT is there (not described to the guest) */
     bool acpi; /* tables are given; without them (or with acpi=off in cmdline) discovery is by command line */
     const char *cmdline; /* the user's, or NULL for "console=ttyS0" */
 };

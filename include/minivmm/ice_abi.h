@@ -20,10 +20,11 @@
 #define ICE_KEYS_CMDLINE  "minivmm_ice.device"
 
 /* Registers. 32-bit aligned accesses only; others read as zero and write nothing. */
-#define ICE_KEYS_MAGIC            0x00 /* R: ICE_KEYS_MAGIC_VALUE */
-#define ICE_KEYS_VERSION          0x04 /* R: ICE_KEYS_VERSION_VALUE */
-#define ICE_KEYS_WINDOW           0x08 /* R: the VM's window: bits 23:8 number of slots, bits 7:0 first physical slot \
-                                        */
+#define ICE_KEYS_MAGIC   0x00 /* R: ICE_KEYS_MAGIC_VALUE */
+#define ICE_KEYS_VERSION 0x04 /* R: ICE_KEYS_VERSION_VALUE */
+#define ICE_KEYS_WINDOW                                                                                      \
+    0x08 /* R: the VM's window: bits 23:8 number of slots, bits 7:0 first physical slot                      \
+          */
 #define ICE_KEYS_STATUS           0x0c /* R: ICE_KEYS_STATUS_* */
 #define ICE_KEYS_BLOCK_LOW        0x10 /* RW: command block address, low half */
 #define ICE_KEYS_BLOCK_HIGH       0x14 /* RW: high half */
@@ -52,14 +53,15 @@
 #define ICE_KEY_KIND_WRAPPED 1u /* ephemerally */
 
 /* Results. */
-#define ICE_RESULT_OK        0u
-#define ICE_RESULT_INVALID   1u /* a field or length is not as the call demands */
-#define ICE_RESULT_DENIED    2u /* the slot is outside the VM's window */
-#define ICE_RESULT_BUSY      3u /* requests in flight did not end in time; nothing has changed */
-#define ICE_RESULT_BAD_BLOB  4u /* not a key wrapped for this VM, this boot and this use */
-#define ICE_RESULT_FAILED    5u /* the engine could not do it */
-#define ICE_RESULT_BAD_BLOCK 6u /* the command block does not lie in guest memory; only in ICE_KEYS_RESULT   \
-                                 */
+#define ICE_RESULT_OK       0u
+#define ICE_RESULT_INVALID  1u /* a field or length is not as the call demands */
+#define ICE_RESULT_DENIED   2u /* the slot is outside the VM's window */
+#define ICE_RESULT_BUSY     3u /* requests in flight did not end in time; nothing has changed */
+#define ICE_RESULT_BAD_BLOB 4u /* not a key wrapped for this VM, this boot and this use */
+#define ICE_RESULT_FAILED   5u /* the engine could not do it */
+#define ICE_RESULT_BAD_BLOCK                                                                                 \
+    6u /* the command block does not lie in guest memory; only in ICE_KEYS_RESULT                            \
+        */
 
 #define ICE_COMMAND_BYTES  320u
 #define ICE_COMMAND_DATA   128u

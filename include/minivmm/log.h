@@ -33,7 +33,8 @@ struct log_limit {
     _Atomic uint64_t held_back;
 };
 
-/* As log_warn(), but only when the limit lets it; then it also says how many messages were held back since. */
+/* As log_warn(), but only when the limit lets it; then it also says how many messages were held back since.
+ */
 void log_warn_limited(struct log_limit *limit, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif
