@@ -11,6 +11,6 @@ build/bench/%: tools/bench/%.c
 ## make bench               speed and size against QEMU's microvm: a table, and build/bench/results.tsv; fails on a missed budget
 bench:
 	@sh tools/setup.sh bench
-	@$(MAKE) --no-print-directory minivmm build/gcc/minivmm guest build/bench/startprobe build/bench/mkbzimage build/bench/firstbyte
-	@$(MAKE) --no-print-directory CC=clang build/clang/minivmm
+	@$(MAKE) --no-print-directory CC=gcc SAN= minivmm build/gcc/minivmm guest build/bench/startprobe build/bench/mkbzimage build/bench/firstbyte
+	@$(MAKE) --no-print-directory CC=clang SAN= build/clang/minivmm
 	@tools/bench/run.sh
