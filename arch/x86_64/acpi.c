@@ -157,7 +157,7 @@ static void fill_rsdp(uint8_t *t, uint64_t xsdt)
 
 int acpi_build(const struct arch_machine *machine, uint64_t *rsdp, struct err *err)
 {
-    struct area area = {.size = LAYOUT_BIOS_END - LAYOUT_BIOS};
+    struct area area = {.size = LAYOUT_RESET_VECTOR - LAYOUT_BIOS};
     uint64_t dsdt, xsdt, tables[2];
     area.at = guest_memory_at(machine->mem, LAYOUT_BIOS, area.size, GUEST_WRITE);
     if (!area.at)

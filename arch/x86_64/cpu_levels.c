@@ -17,7 +17,9 @@ enum { EAX, EBX, ECX, EDX };
 #define XCR0_X87_SSE   0x3u
 #define XCR0_AVX       0x4u
 #define XCR0_AVX512    0xe0u
+#define LEAF_PMU       0xau
 #define LEAF_XSAVE     0xdu
+#define LEAF_TRACE     0x14u
 #define XSAVE_SUBLEAF1 0x1u /* XSAVEOPT */
 
 /* Leaves whose feature words are cut down to what is listed in feature[]. */
@@ -190,5 +192,9 @@ int cpuid_restrict(struct cpuid_table *table, const char *name, struct err *err)
             *word_of(e, words[i].reg) &= allowed(words[i].function, words[i].index, words[i].reg, level);
     }
     restrict_xsave(table, level);
+    /* Performance counters and processor trace differ from model to model. */
+    for (uint32_t i = 0; i < table->nent; i++)
+        if (table->entry[i].function == LEAF_PMU || table->entry[i].function == LEAF_TRACE)
+            table->entry[i].eax = table->entry[i].ebx = table->entry[i].ecx = table->entry[i].edx = 0;
     return 0;
 }

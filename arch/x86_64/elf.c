@@ -2,6 +2,7 @@
 /* ELF kernels: by the PVH note where there is one, else by the 64-bit entry with boot_params in RSI. */
 #include <elf.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "layout.h"
@@ -9,8 +10,8 @@
 #include "payload.h"
 
 #define SEGMENTS_MAX     64u
-#define NOTES_MAX        65536u
-#define NOTE_PHYS32      18u /* XEN_ELFNOTE_PHYS32_ENTRY */
+#define NOTES_MAX        (1u << 20) /* more is no kernel's; it is passed over */
+#define NOTE_PHYS32      18u        /* XEN_ELFNOTE_PHYS32_ENTRY */
 #define NOTE_ALIGN(n)    (((n) + 3) & ~3ULL)
 #define CMDLINE_ASSUMED  2047u /* what every Linux for x86 takes */
 #define INITRD_MAX_BELOW 0xffffffffULL
@@ -97,16 +98,18 @@ static bool find_note(const uint8_t *notes, uint64_t size, uint64_t *entry)
 /* 1 and *entry: a PVH kernel; 0: none; -errno. */
 static int pvh_entry(const struct elf *elf, uint64_t *entry, struct err *err)
 {
-    static _Thread_local uint8_t notes[NOTES_MAX];
     for (unsigned i = 0; i < elf->ehdr.e_phnum; i++) {
         const Elf64_Phdr *p = &elf->phdr[i];
         if (p->p_type != PT_NOTE || p->p_filesz > NOTES_MAX)
             continue;
+        uint8_t *notes = malloc(p->p_filesz + 1);
+        if (!notes)
+            return err_set(err, -ENOMEM, "%s: no memory for its notes", elf->file->path);
         int r = payload_read(elf->file, p->p_offset, notes, p->p_filesz, err);
-        if (r < 0)
-            return r;
-        if (find_note(notes, p->p_filesz, entry))
-            return 1;
+        bool found = r == 0 && find_note(notes, p->p_filesz, entry);
+        free(notes);
+        if (r < 0 || found)
+            return r < 0 ? r : 1;
     }
     return 0;
 }

@@ -18,11 +18,12 @@
 #define LAYOUT_CMDLINE_MAX 0x10000ULL
 #define LAYOUT_BOOT_END    0x30000ULL /* first byte behind what we write before the payload */
 
-#define LAYOUT_EBDA     0x9fc00ULL /* MP floating pointer and table */
-#define LAYOUT_EBDA_END 0xa0000ULL
-#define LAYOUT_BIOS     0xe0000ULL /* RSDP and ACPI tables */
-#define LAYOUT_BIOS_END 0x100000ULL
-#define LAYOUT_HIGH     0x100000ULL
+#define LAYOUT_EBDA         0x9fc00ULL /* MP floating pointer and table */
+#define LAYOUT_EBDA_END     0xa0000ULL
+#define LAYOUT_BIOS         0xe0000ULL /* RSDP and ACPI tables, and code at the reset vector */
+#define LAYOUT_BIOS_END     0x100000ULL
+#define LAYOUT_RESET_VECTOR 0xffff0ULL
+#define LAYOUT_HIGH         0x100000ULL
 
 #define LAYOUT_HOLE     0xc0000000ULL /* RAM stops here and goes on at 4 GiB */
 #define LAYOUT_HOLE_END 0x100000000ULL

@@ -98,6 +98,11 @@ int arch_load(const struct arch_machine *machine, const struct arch_payload *pay
     int r = payload_open(&kernel_file, payload->kernel_path, payload->kernel_fd, err);
     if (r == 0)
         r = load_kernel(machine->mem, &kernel_file, &kernel, err);
+    /* The start page tables reach that far and no further. */
+    if (r == 0 && kernel.entry.ip >= LAYOUT_HOLE_END)
+        r = err_set(err, -EINVAL,
+                    "%s: its entry point %#llx lies above 4 GiB, where no kernel can be started",
+                    payload->kernel_path, (unsigned long long)kernel.entry.ip);
     if (r < 0)
         return err_prefix(err, r, "--kernel");
     if (payload->initrd_path) {

@@ -82,6 +82,9 @@ int payload_place(const struct guest_memory *mem, const struct payload_file *fil
         if (mapped && mmap(to, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
                            file->fd, (off_t)offset) == MAP_FAILED)
             mapped = 0;
+        /* The new mapping starts without what the old one was told. */
+        if (mapped)
+            madvise(to, mapped, MADV_DONTDUMP);
     }
     return payload_read(file, offset + mapped, to + mapped, len - mapped, err);
 }

@@ -53,13 +53,21 @@ static struct kvm_segment segment(uint16_t selector, uint64_t descriptor_value, 
 #define DATA32 descriptor(0xc093, 0, 0xfffff)
 #define TSS32  descriptor(0x008b, 0, 0x67)
 
+/*
+ * What lies at the reset vector: Linux reboots by jumping there in real mode where nothing tells it of a
+ * better way (BOOT_BIOS), and expects a BIOS. This one asks the keyboard controller for the reset: mov al,
+ * 0xfe; out 0x64, al; hlt.
+ */
+static const uint8_t reset_code[] = {0xb0, 0xfe, 0xe6, ARCH_PORT_KEYBOARD, 0xf4, 0xeb, 0xfd};
+
 int start_tables_write(const struct guest_memory *mem, struct err *err)
 {
     const uint64_t gdt[] = {0, 0, CODE64, DATA32, TSS32, 0};
     uint64_t *pml4 = guest_memory_at(mem, LAYOUT_PML4, PAGE_BYTES, GUEST_WRITE);
     uint64_t *pdpt = guest_memory_at(mem, LAYOUT_PDPT, PAGE_BYTES, GUEST_WRITE);
     uint64_t *pd = guest_memory_at(mem, LAYOUT_PD, 4 * PAGE_BYTES, GUEST_WRITE);
-    if (!pml4 || !pdpt || !pd || guest_memory_write(mem, LAYOUT_GDT, gdt, sizeof(gdt)) < 0)
+    if (!pml4 || !pdpt || !pd || guest_memory_write(mem, LAYOUT_GDT, gdt, sizeof(gdt)) < 0 ||
+        guest_memory_write(mem, LAYOUT_RESET_VECTOR, reset_code, sizeof(reset_code)) < 0)
         return err_set(err, -EINVAL, "--memory is too small for the boot structures");
     pml4[0] = LAYOUT_PDPT | PTE_PRESENT | PTE_WRITE;
     for (uint64_t i = 0; i < 4; i++)

@@ -31,10 +31,14 @@ static int set_msrs(int vcpu_fd, unsigned id, struct err *err)
     struct {
         uint32_t nmsrs, padding; /* as struct kvm_msrs, whose open array can't stand inside another struct */
         struct kvm_msr_entry entry[2];
-    } msrs = {.nmsrs = 2,
-              .entry = {{.index = MSR_MISC_ENABLE, .data = MISC_FAST_STRING},
-                        {.index = MSR_MTRR_DEF_TYPE, .data = MTRR_ENABLED_WB}}};
-    /* The count set may be lower where the host lacks one; neither is needed to run. */
+    } msrs = {.nmsrs = 1, .entry = {{.index = MSR_MISC_ENABLE}}};
+    /* The other bits say what the processor lacks, and are KVM's to set. */
+    if (ioctl(vcpu_fd, KVM_GET_MSRS, &msrs) < 0)
+        return refuse(id, "MSRs", err);
+    msrs.entry[0].data |= MISC_FAST_STRING;
+    msrs.entry[1] = (struct kvm_msr_entry){.index = MSR_MTRR_DEF_TYPE, .data = MTRR_ENABLED_WB};
+    msrs.nmsrs = 2;
+    /* Fewer may be set where the host lacks one; neither is needed to run. */
     return ioctl(vcpu_fd, KVM_SET_MSRS, &msrs) < 0 ? refuse(id, "MSRs", err) : 0;
 }
 

@@ -86,7 +86,9 @@ int arch_vm_init(int kvm_fd, int vm_fd, struct err *err);
 /*
  * Maps or copies kernel and initrd into guest memory and writes boot parameters, ACPI and MP tables, command
  * line. Refuses, each with a sentence naming the file: not a kernel, truncated, too large for memory, command
- * line too long, initrd that doesn't fit. Payload bytes are mapped copy-on-write where alignment allows.
+ * line too long, initrd that doesn't fit. Payload bytes are mapped copy-on-write where alignment allows:
+ * a file that shrinks while the VM runs takes pages away that the guest has not touched yet, and ends the run
+ * with an error when it does.
  */
 int arch_load(const struct arch_machine *machine, const struct arch_payload *payload,
               struct arch_entry *entry, struct err *err);
