@@ -38,12 +38,12 @@ suite_style() {
     if make_quiet format-check; then say "ok - clang-format"; else say "not ok - clang-format"; fi
     if make_quiet tidy; then say "ok - clang-tidy"; else say "not ok - clang-tidy"; fi
 }
-suite_docs() { tests/e2e/docs.sh; }
+suite_docs() { make_quiet minivmm && tests/e2e/docs.sh; }
 suite_unit_gcc() { run_libcheck CC=gcc; }
 suite_unit_asan() { run_libcheck CC=gcc SAN=address,undefined; }
 suite_unit_tsan() { run_libcheck CC=gcc SAN=thread; }
 suite_fuzz() { tests/fuzz/run.sh; }
-suite_cli() { tests/e2e/cli.sh; }
+suite_cli() { make_quiet minivmm && tests/e2e/cli.sh; }
 suite_guest_kvm() { tests/e2e/guest_kvm.sh; }
 suite_install() { tests/e2e/install.sh; }
 suite_testbed() { tests/e2e/testbed.sh; }
@@ -79,20 +79,24 @@ count() { # STATUS LOG SECONDS
     return 0
 }
 
-if [ "${1:-}" = --list ]; then
-    printf '%s\n' "${suite_names[@]}"
-    exit 0
-fi
-[ $# -eq 0 ] || suite_names=("$@")
-mkdir -p "$LOGS"
-for name in "${suite_names[@]}"; do
-    run=suite_${name//-/_}
-    declare -F "$run" >/dev/null || { say "check: no suite '$name'; --list names them"; exit 2; }
-    say "[$name]"
-    began=$SECONDS
-    "$run" >"$LOGS/$name.log" 2>&1 </dev/null
-    count $? "$LOGS/$name.log" $((SECONDS - began))
-done
-say "# all suites: $SECONDS s"
-say "$passed passed, $failed failed, $skipped skipped"
-[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
+# A function, so that all is read before anything runs and an edit meanwhile does no harm.
+main() {
+    if [ "${1:-}" = --list ]; then
+        printf '%s\n' "${suite_names[@]}"
+        exit 0
+    fi
+    [ $# -eq 0 ] || suite_names=("$@")
+    mkdir -p "$LOGS"
+    for name in "${suite_names[@]}"; do
+        run=suite_${name//-/_}
+        declare -F "$run" >/dev/null || { say "check: no suite '$name'; --list names them"; exit 2; }
+        say "[$name]"
+        began=$SECONDS
+        "$run" >"$LOGS/$name.log" 2>&1 </dev/null
+        count $? "$LOGS/$name.log" $((SECONDS - began))
+    done
+    say "# all suites: $SECONDS s"
+    say "$passed passed, $failed failed, $skipped skipped"
+    [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
+}
+main "$@"; exit
