@@ -26,7 +26,7 @@ else
 fi
 boot() { # DISK
     "$MINIVMM" --kernel "$KERNEL" --initrd "$WORK/initrd.img" --disk "$1" --memory 256M --console stdio \
-        --timeout 300 --cmdline "console=ttyS0 quiet minivmm.do=root"
+        --timeout 300 --cmdline "console=ttyS0 quiet minivmm.do=root pci=off"
 }
 status=0
 if [ "$where" = direct ]; then

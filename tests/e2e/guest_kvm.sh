@@ -11,8 +11,11 @@ if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then
     exit
 fi
 make -s guest minivmm || exit 1
-WORK=$(mktemp -d)
+# Under build/, not /tmp: direct I/O needs a file system that has it.
+mkdir -p build
+WORK=$(mktemp -d -p build)
 trap 'rm -rf "$WORK"' EXIT
 . tests/e2e/guest_runs.sh
 run_guest_matrix "$WORK"
+run_guest "$WORK" "guest, direct=on" build/guest/guest.elf ",direct=on"
 finish

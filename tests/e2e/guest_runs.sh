@@ -24,5 +24,5 @@ run_guest_matrix() { # WORK
     run_guest "$1" "guest ELF64" build/guest/guest.elf ""
     run_guest "$1" "guest PVH, 2 CPUs" build/guest/guest-pvh.elf "" --cpus 2
     run_guest "$1" "guest, engine=sync" build/guest/guest.elf ",engine=sync"
-    run_guest "$1" "guest, memory over the hole" build/guest/guest.elf "" --memory 4G
+    run_guest "$1" "guest, memory over the hole" build/guest/guest.elf "" --memory 3300M
 }

@@ -58,7 +58,7 @@ scenario_smp() {
 
 scenario_pvh() {
     fresh_disk pvh
-    linux pvh "$WORK/vmlinux" 0 root --memory 256M --disk /tmp/pvh.ext4,direct=on
+    linux pvh "$WORK/vmlinux" 0 root --memory 256M --disk /tmp/pvh.ext4
     saw "pvh: the file reads back after remount" '^guest: after remount the file reads: written by Linux'
     keep_disk pvh
 }
