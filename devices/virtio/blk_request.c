@@ -135,9 +135,10 @@ static void complete(struct blk_request *r, int result)
         answer(r, VIRTIO_BLK_S_OK);
         return;
     }
-    log_warn_limited(&block->failures, "%s: %s of %llu bytes at sector %llu failed: %s", block->name,
-                     op_name(r->op), (unsigned long long)r->length,
-                     (unsigned long long)(r->offset / DISK_SECTOR), strerrordesc_np(-result));
+    if (result != -ECANCELED) /* by a reset: nobody's failure */
+        log_warn_limited(&block->failures, "%s: %s of %llu bytes at sector %llu failed: %s", block->name,
+                         op_name(r->op), (unsigned long long)r->length,
+                         (unsigned long long)(r->offset / DISK_SECTOR), strerrordesc_np(-result));
     answer(r, VIRTIO_BLK_S_IOERR);
 }
 

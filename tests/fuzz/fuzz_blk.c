@@ -10,6 +10,10 @@
  * is asked for. Always: guest memory lies between guard pages, the ROM is mapped read-only (a write there
  * crashes), the image keeps its size, and what lies behind the guest's memory in the ROM keeps its bytes.
  *
+ * Two bits of the configuration byte choose between a plain disk, one that requires inline encryption and one
+ * that is encrypted without the driver's knowledge. Into the latter two no plaintext may come: what the input
+ * leaves free of the data area is filled with a marker, which their images must never hold.
+ *
  * Build: clang -fsanitize=fuzzer,address,undefined with the library's objects. With -DFUZZ_BLK_REPLAY it gets
  * a main() that runs the files named on the command line, or made-up inputs from a fixed seed.
  */
@@ -24,6 +28,7 @@
 #include "minivmm/block.h"
 #include "minivmm/bytes.h"
 #include "minivmm/event.h"
+#include "minivmm/ice.h"
 #include "minivmm/log.h"
 
 #define PAGE        4096u
@@ -44,13 +49,29 @@
 #define DESC_BYTES  16u
 #define FLAGS_OF(d) ((d) + 12)
 
-static struct {
-    struct guest_memory mem;
-    uint8_t *ram;
-    int image, line;
+/* Keyslots: the window, of which the last is left empty, and the operator's. */
+#define SLOT_FIRST    32u
+#define SLOT_COUNT    3u
+#define SLOT_OPERATOR 60u
+
+enum kind { PLAIN, REQUIRED, TRANSPARENT, KINDS };
+
+static const char marker[] = "PLAINTEXT-MARKER";
+
+struct device {
+    int image;
     struct disk *disk;
     struct block *block;
     struct virtio_mmio *mmio;
+};
+
+static struct {
+    struct guest_memory mem;
+    uint8_t *ram;
+    int line;
+    struct ice *ice;
+    struct device device[KINDS];
+    struct device *now; /* the one that the input is for */
 } f;
 
 static void must(bool ok, const char *what)
@@ -72,31 +93,78 @@ static uint8_t *guarded(size_t size, int prot, int fill)
     return all + PAGE;
 }
 
-static void set_up(void)
+static void set_key(unsigned slot, unsigned unit_exp)
+{
+    const struct ice_spec spec = {ICE_ALG_AES_XTS, (uint8_t)unit_exp, ICE_KEY_256};
+    uint8_t raw[ICE_RAW_KEY_MAX];
+    struct err err = {""};
+
+    for (unsigned i = 0; i < sizeof(raw); i++)
+        raw[i] = (uint8_t)(i * 37 + slot);
+    must(!ice_slot_set(f.ice, slot, &spec, raw, sizeof(raw), 0, &err), err.text);
+}
+
+static void set_up_keys(void)
 {
     struct err err = {""};
 
+    must(!ice_create(&(struct ice_config){.allow_ecb = false}, &f.ice, &err), err.text);
+    must(!ice_assign(f.ice, SLOT_FIRST, SLOT_COUNT, REQUIRED, true, &err), err.text);
+    must(!ice_assign(f.ice, SLOT_OPERATOR, 1, TRANSPARENT, false, &err), err.text);
+    set_key(SLOT_FIRST, 0);
+    set_key(SLOT_FIRST + 1, 3);
+    set_key(SLOT_OPERATOR, 1);
+}
+
+static void set_up_device(enum kind kind)
+{
+    struct device *d = &f.device[kind];
+    struct err err = {""};
+
+    d->image = memfd_create("image", MFD_CLOEXEC);
+    must(d->image >= 0 && !ftruncate(d->image, IMAGE_SIZE), "no image");
+    struct disk_config disk = {.path = "image", .fd = dup(d->image), .engine = DISK_ENGINE_SYNC};
+    must(!disk_open(&disk, &d->disk, &err), err.text);
+    struct block_config config = {.index = kind,
+                                  .disk = d->disk,
+                                  .queues = 1,
+                                  .queue_size = QUEUE_SIZE,
+                                  .serial = "fuzz",
+                                  .writeback = true,
+                                  .discard = true,
+                                  .write_zeroes = true,
+                                  .ice = f.ice};
+    if (kind == REQUIRED) {
+        config.ice_first = SLOT_FIRST;
+        config.ice_count = SLOT_COUNT;
+        config.ice_required = true;
+    } else if (kind == TRANSPARENT) {
+        config.transparent = (struct block_transparent){
+            .unit = 1024, .slot = SLOT_OPERATOR, .data_offset = 1024, .iv_offset = 5, .discard = true};
+    }
+    must(!block_create(&config, &f.mem, &d->block, &err), err.text);
+    must(!virtio_mmio_create(block_device(d->block), f.line, &d->mmio, &err), err.text);
+}
+
+static void set_up(void)
+{
     log_open(STDERR_FILENO, "fuzz", LOG_LEVEL_ERROR);
     f.ram = guarded(RAM_SIZE, PROT_READ | PROT_WRITE, 0);
     f.mem.count = 2;
     f.mem.region[0] = (struct guest_region){.gpa = 0, .size = RAM_SIZE, .hva = f.ram};
     f.mem.region[1] = (struct guest_region){
         .gpa = ROM_GPA, .size = ROM_SIZE, .hva = guarded(ROM_SIZE, PROT_READ, ROM_BYTE), .readonly = true};
-    f.image = memfd_create("image", MFD_CLOEXEC);
-    must(f.image >= 0 && !ftruncate(f.image, IMAGE_SIZE), "no image");
-    struct disk_config disk = {.path = "image", .fd = dup(f.image), .engine = DISK_ENGINE_SYNC};
-    must(!disk_open(&disk, &f.disk, &err), err.text);
-    struct block_config config = {.disk = f.disk,
-                                  .queues = 1,
-                                  .queue_size = QUEUE_SIZE,
-                                  .serial = "fuzz",
-                                  .writeback = true,
-                                  .discard = true,
-                                  .write_zeroes = true};
-    must(!block_create(&config, &f.mem, &f.block, &err), err.text);
     f.line = event_open();
     must(f.line >= 0, "no eventfd");
-    must(!virtio_mmio_create(block_device(f.block), f.line, &f.mmio, &err), err.text);
+    set_up_keys();
+    for (unsigned kind = 0; kind < KINDS; kind++)
+        set_up_device(kind);
+}
+
+/* PLAIN for two of the four values. */
+static enum kind kind_of(uint8_t mode)
+{
+    return (mode >> 3 & 3) < 2 ? PLAIN : (enum kind)((mode >> 3 & 3) - 1);
 }
 
 static void reg(uint32_t offset, uint32_t value)
@@ -104,7 +172,7 @@ static void reg(uint32_t offset, uint32_t value)
     uint8_t le[4];
 
     store_le32(le, value);
-    virtio_mmio_bus_ops.write(f.mmio, offset, le, sizeof(le));
+    virtio_mmio_bus_ops.write(f.now->mmio, offset, le, sizeof(le));
 }
 
 static void start_device(uint64_t features)
@@ -132,7 +200,7 @@ static void start_device(uint64_t features)
 
     for (size_t i = 0; i < ARRAY_SIZE(steps); i++)
         reg(steps[i].offset, steps[i].value);
-    must(virtio_mmio_status(f.mmio) & VIRTIO_STATUS_DRIVER_OK, "the device did not start");
+    must(virtio_mmio_status(f.now->mmio) & VIRTIO_STATUS_DRIVER_OK, "the device did not start");
 }
 
 /* An address into the data area, so that no chain reaches a ring; the length is cut to what is left. */
@@ -154,6 +222,8 @@ static unsigned lay_out(const uint8_t *data, size_t size, uint8_t mode)
     size_t descs = size / DESC_BYTES < QUEUE_SIZE ? size / DESC_BYTES : QUEUE_SIZE;
 
     memset(f.ram, 0, RAM_SIZE);
+    for (unsigned at = DATA_GPA; at < RAM_SIZE; at += 16)
+        memcpy(f.ram + at, marker, 16);
     memcpy(f.ram + DESC_GPA, data, descs * DESC_BYTES);
     for (size_t i = 0; mode & CONFINED && i < QUEUE_SIZE; i++)
         confine(f.ram + DESC_GPA + i * DESC_BYTES);
@@ -173,7 +243,7 @@ static bool settled(unsigned count)
     _Atomic uint16_t *idx = (_Atomic uint16_t *)(void *)(f.ram + USED_GPA + 2);
 
     return atomic_load_explicit(idx, memory_order_acquire) == count ||
-           virtio_mmio_status(f.mmio) & VIRTIO_STATUS_NEEDS_RESET;
+           virtio_mmio_status(f.now->mmio) & VIRTIO_STATUS_NEEDS_RESET;
 }
 
 static bool settles(unsigned count, unsigned within_ms)
@@ -188,9 +258,12 @@ static bool settles(unsigned count, unsigned within_ms)
 
 static void check_world(void)
 {
+    static uint8_t image[IMAGE_SIZE];
     struct stat st;
 
-    must(!fstat(f.image, &st) && st.st_size == IMAGE_SIZE, "the image changed its size");
+    must(!fstat(f.now->image, &st) && st.st_size == IMAGE_SIZE, "the image changed its size");
+    must(pread(f.now->image, image, IMAGE_SIZE, 0) == IMAGE_SIZE, "can't read the image");
+    must(f.now == &f.device[PLAIN] || !memmem(image, IMAGE_SIZE, marker, 16), "plaintext in the image");
     for (unsigned i = 0; i < ROM_SIZE; i++)
         must(f.mem.region[1].hva[i] == ROM_BYTE, "the ROM changed");
 }
@@ -200,9 +273,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 2)
         return 0;
-    if (!f.block)
+    if (!f.ram)
         set_up();
-    uint64_t offered = block_device(f.block)->offered;
+    f.now = &f.device[kind_of(data[0])];
+    uint64_t offered = block_device(f.now->block)->offered;
     /* The second byte takes features away, so that requests for what was not
      * negotiated are tried too: FLUSH, TOPOLOGY, CONFIG_WCE and MQ; DISCARD to SECURE_ERASE by the high bits.
      */
@@ -240,22 +314,30 @@ static void replay_file(const char *path)
 /* Inputs that look like requests: chains of three in order, plausible headers, now and then a wild byte. */
 static size_t make_up(uint8_t *input, uint64_t *seed)
 {
-    static const uint8_t types[] = {0, 1, 4, 8, 10, 11, 13, 14, 99};
+    static const uint8_t types[] = {0, 1, 4, 8, 10, 11, 13, 14, 28, 99};
+    static const uint8_t slots[] = {
+        0, SLOT_FIRST, SLOT_FIRST + 1, SLOT_FIRST + 2, SLOT_FIRST + 3, SLOT_OPERATOR};
     uint8_t *desc = input + 2, *data = desc + QUEUE_SIZE * DESC_BYTES;
 
     memset(input, 0, 2 + QUEUE_SIZE * DESC_BYTES + 1024);
     input[0] = (uint8_t)next_random(seed);
     input[1] = (uint8_t)(next_random(seed) & (next_random(seed) & 1 ? 0 : 0xff));
+    const uint32_t header = kind_of(input[0]) == REQUIRED ? 32 : 16;
     for (unsigned i = 0; i < QUEUE_SIZE; i++, desc += DESC_BYTES) {
         uint64_t at = i % 2 ? 1024 + next_random(seed) % 8192 : 32ull * i;
         store_le64(desc, DATA_GPA * (uint64_t) !(input[0] & CONFINED) + at);
-        store_le32(desc + 8, i % 2 ? (uint32_t)(next_random(seed) % 5 * 512 + 1) : 16u);
+        store_le32(desc + 8,
+                   i % 2 ? (uint32_t)(next_random(seed) % 9 * 512 + 1)
+                         : header + (uint32_t)(next_random(seed) % 3 * (next_random(seed) % 9) * 512));
         store_le16(FLAGS_OF(desc), i % 2 ? 2 : 1);
         store_le16(desc + 14, (uint16_t)(i + 1));
     }
     for (unsigned i = 0; i < QUEUE_SIZE; i++) {
         data[32 * i] = types[next_random(seed) % sizeof(types)];
         data[32 * i + 8] = (uint8_t)(next_random(seed) % 70);
+        data[32 * i + 16] = slots[next_random(seed) % sizeof(slots)];
+        data[32 * i + 17] = (uint8_t)(next_random(seed) % 8 ? 1 : next_random(seed) % 4);
+        memset(&data[32 * i + 24], next_random(seed) % 4 ? 0 : 0xff, 8);
     }
     for (unsigned wild = next_random(seed) % 4; wild; wild--)
         input[2 + next_random(seed) % (QUEUE_SIZE * DESC_BYTES + 512)] = (uint8_t)next_random(seed);
@@ -271,6 +353,11 @@ int main(int argc, char **argv)
         replay_file(argv[i]);
     for (int i = 0; argc < 2 && i < 3000; i++)
         LLVMFuzzerTestOneInput(input, make_up(input, &seed));
+    for (unsigned kind = 0; f.ram && kind < KINDS; kind++) {
+        const struct block_counters *c = block_counters(f.device[kind].block);
+        printf("disk%u: %lu requests, %lu by key, %lu failed, %lu bytes read, %lu written\n", kind,
+               c->requests, c->ice_requests, c->errors, c->read_bytes, c->written_bytes);
+    }
     printf("fuzz_blk: ok\n");
     return 0;
 }

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -347,6 +348,37 @@ START_TEST(test_reset_while_waiting)
 }
 END_TEST
 
+/*
+ * The disk engine fails for good, with requests waiting for buffers: no key stays held, and nothing of them
+ * is taken up again, be the device reset or not. poll() refuses more descriptors than a process may have.
+ */
+START_TEST(test_engine_fails)
+{
+    struct rlimit old, small;
+
+    open_rig(DISK_ENGINE_SYNC, _i);
+    unsigned n = init_crowd();
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
+    small = old;
+    small.rlim_cur = 1;
+    shut_gate();
+    for (unsigned i = 0; i < n; i++)
+        job_add(&jobs[i], &rig.ring[0], true);
+    go(&rig.ring[0]);
+    wait_at_gate();
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &small), 0);
+    atomic_store(&shut, false);
+    bool broken = wait_status(rig.mmio, VIRTIO_STATUS_NEEDS_RESET);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
+    ck_assert(broken);
+    ck_assert_int_eq(ice_slot_evict(ice, transparent ? OPERATOR : SLOT, 0, NULL), 0);
+    rig_start(&rig, 0);
+    ck_assert(wait_status(rig.mmio, VIRTIO_STATUS_NEEDS_RESET));
+    ck_assert_uint_eq(ring_used_idx(&rig.ring[0]), 0);
+    close_all();
+}
+END_TEST
+
 /* Two queue threads, one key. Loop index: bit 0 engine, bit 1 transparent. */
 START_TEST(test_two_queues)
 {
@@ -384,6 +416,7 @@ int main(void)
     tcase_add_test(tc, test_evict_in_flight);
     tcase_add_loop_test(tc, test_private_memory, 0, 2);
     tcase_add_loop_test(tc, test_reset_while_waiting, 0, 2);
+    tcase_add_loop_test(tc, test_engine_fails, 0, 2);
     tcase_add_loop_test(tc, test_two_queues, 0, 4);
     suite_add_tcase(s, tc);
     tcase_set_timeout(tc, 120);
