@@ -31,8 +31,8 @@ struct block_transparent {
     uint32_t unit;        /* data unit in bytes, power of two, 512 .. 4096; 0: the disk is not transparent */
     unsigned slot;        /* given to this disk by ice_assign(guest = false), holding a key of that unit */
     uint64_t data_offset; /* bytes of the image in front of the data segment, a multiple of 512 */
-    uint64_t data_size;   /* bytes of the data segment, a multiple of unit; 0: to the end of the image, which
-                             must then be as many units away */
+    uint64_t data_size;   /* bytes of the data segment, a multiple of unit; 0: all that the image has behind
+                             data_offset, which must be such a multiple too */
     uint64_t iv_offset;   /* IV of unit 0 */
     bool iv_large;        /* IVs count units; else, as dm-crypt does, 512-byte sectors */
     bool discard;         /* DISCARD and SECURE_ERASE too, which show the host what is in use */
@@ -57,13 +57,12 @@ struct block_config {
 /* Per-disk counters, relaxed atomics. */
 struct block_counters {
     _Atomic uint64_t requests, read_bytes, written_bytes, flushes, discards, write_zeroes;
-    _Atomic uint64_t errors;      /* completed with S_IOERR */
-    _Atomic uint64_t unsupported; /* completed with S_UNSUPP */
-    _Atomic uint64_t kicks;       /* times a queue thread was woken by a kick */
-    /* Of IN, OUT and FLUSH with activate = 1, and of all IN and OUT in transparent mode: */
-    _Atomic uint64_t ice_requests;
-    _Atomic uint64_t ice_denied; /* slot outside the disk's window; plaintext where ice=required */
-    _Atomic uint64_t ice_empty;  /* slot without a key */
+    _Atomic uint64_t errors;       /* completed with S_IOERR */
+    _Atomic uint64_t unsupported;  /* completed with S_UNSUPP */
+    _Atomic uint64_t kicks;        /* times a queue thread was woken by a kick */
+    _Atomic uint64_t ice_requests; /* with activate = 1; in transparent mode, all that need the key */
+    _Atomic uint64_t ice_denied;   /* slot outside the disk's window; plaintext where ice=required */
+    _Atomic uint64_t ice_empty;    /* slot without a key */
     _Atomic uint64_t ice_errors; /* bad activate, not whole units, IVs used up, slot being changed, cipher */
 };
 
