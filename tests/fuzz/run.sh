@@ -13,6 +13,7 @@ WORK=build/fuzz
 # Long inputs only slow the fuzzer down: rings and data areas are full well below this.
 LIMITS="-timeout=10 -rss_limit_mb=1024 -max_len=4096 -print_final_stats=1"
 
+# shellcheck disable=SC2046 # names without spaces
 [ $# -gt 0 ] || set -- $(basename -s .c -a tests/fuzz/fuzz_*.c | sed 's/^fuzz_//')
 mkdir -p "$WORK/status"
 
