@@ -44,7 +44,7 @@ MAIN_OBJ := $(B)/vmm/main.o
 all: minivmm
 
 help:
-	@sed -n 's/^## //p' Makefile
+	@sed -n 's/^## //p' $(filter %Makefile %.mk,$(MAKEFILE_LIST))
 
 ## make                     the release build: ./minivmm
 minivmm: $(B)/minivmm
