@@ -32,9 +32,13 @@
 #define PKG_LENGTH_BYTES 3u /* always the three-byte form: room for 1 MiB, and no moving of what follows */
 
 #define RES_MEMORY32  0x86u
+#define RES_QWORD     0x8au
 #define RES_INTERRUPT 0x89u
 #define RES_IO        0x47u
 #define RES_END       0x79u
+#define QWORD_MEMORY  0x00u
+#define QWORD_FLAGS   0x0du /* consumer, first and last address fixed */
+#define READ_WRITE    0x01u
 #define IRQ_FLAGS     0x03u /* consumer, edge, active-high, exclusive */
 
 void aml_begin(struct aml *aml, void *buffer, size_t size)
@@ -68,6 +72,13 @@ static void put32(struct aml *aml, uint32_t v)
 {
     uint8_t b[4];
     store_le32(b, v);
+    put(aml, b, sizeof(b));
+}
+
+static void put64(struct aml *aml, uint64_t v)
+{
+    uint8_t b[8];
+    store_le64(b, v);
     put(aml, b, sizeof(b));
 }
 
@@ -188,8 +199,7 @@ void aml_integer(struct aml *aml, uint64_t v)
         put32(aml, (uint32_t)v);
     } else {
         put8(aml, OP_QWORD);
-        put32(aml, (uint32_t)v);
-        put32(aml, (uint32_t)(v >> 32));
+        put64(aml, v);
     }
 }
 
@@ -265,19 +275,43 @@ void aml_resources_end(struct aml *aml)
     put8(aml, RES_END);
     put8(aml, 0); /* a checksum of 0 means: not checked */
     if (!aml->overflow && aml->depth) {
-        size_t size_at = aml->open[aml->depth - 1] + PKG_LENGTH_BYTES + 1;
-        store_le16(aml->at + size_at, (uint16_t)(aml->used - size_at - 2));
+        size_t size_at = aml->open[aml->depth - 1] + PKG_LENGTH_BYTES + 1, size = aml->used - size_at - 2;
+        store_le16(aml->at + size_at, (uint16_t)size);
+        if (size > UINT16_MAX)
+            aml->overflow = true;
     }
     aml_close(aml);
 }
 
-void aml_memory32(struct aml *aml, uint32_t base, uint32_t size)
+static void put_memory32(struct aml *aml, uint32_t base, uint32_t size)
 {
     put8(aml, RES_MEMORY32);
     put16(aml, 9);
-    put8(aml, 1); /* read-write */
+    put8(aml, READ_WRITE);
     put32(aml, base);
     put32(aml, size);
+}
+
+static void put_memory64(struct aml *aml, uint64_t base, uint64_t size)
+{
+    put8(aml, RES_QWORD);
+    put16(aml, 43);
+    put8(aml, QWORD_MEMORY);
+    put8(aml, QWORD_FLAGS);
+    put8(aml, READ_WRITE);
+    put64(aml, 0); /* granularity */
+    put64(aml, base);
+    put64(aml, base + size - 1);
+    put64(aml, 0); /* translation */
+    put64(aml, size);
+}
+
+void aml_memory(struct aml *aml, uint64_t base, uint32_t size)
+{
+    if (base + (size - 1) <= UINT32_MAX)
+        put_memory32(aml, (uint32_t)base, size);
+    else
+        put_memory64(aml, base, size);
 }
 
 void aml_interrupt(struct aml *aml, uint32_t gsi)

@@ -48,7 +48,7 @@ void aml_path(struct aml *aml, const char *path); /* "NAME", or "\NAME.NAME" */
 /* A resource template between begin and end. */
 void aml_resources(struct aml *aml);
 void aml_resources_end(struct aml *aml);
-void aml_memory32(struct aml *aml, uint32_t base, uint32_t size);
+void aml_memory(struct aml *aml, uint64_t base, uint32_t size); /* read-write; size > 0 */
 void aml_interrupt(struct aml *aml, uint32_t gsi); /* edge-triggered, active-high, exclusive, consumer */
 void aml_port(struct aml *aml, uint16_t port, uint8_t count);
 

@@ -42,7 +42,7 @@ static void add_mmio_device(struct aml *aml, const struct arch_device *d, char l
     aml_integer(aml, 1);
     aml_name(aml, "_CRS");
     aml_resources(aml);
-    aml_memory32(aml, (uint32_t)d->base, (uint32_t)d->size);
+    aml_memory(aml, d->base, (uint32_t)d->size);
     aml_interrupt(aml, d->gsi);
     aml_resources_end(aml);
     aml_close(aml);
