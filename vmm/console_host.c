@@ -67,10 +67,10 @@ ssize_t console_host_write(const struct console_host *host, const void *bytes, s
     return write(host->out_fd, bytes, len);
 }
 
-static void open_stdout(struct console_host *host)
+static void open_output(struct console_host *host, int fd)
 {
     struct stat st;
-    host->out_fd = reopen(STDOUT_FILENO, O_WRONLY, &host->out_own);
+    host->out_fd = reopen(fd, O_WRONLY, &host->out_own);
     if (host->out_fd < 0 || fstat(host->out_fd, &st) < 0)
         return;
     host->out_socket = S_ISSOCK(st.st_mode);
@@ -90,7 +90,7 @@ static int make_raw(int fd, struct termios *saved)
 
 static int open_stdio(const struct config *config, struct console_host *host, struct err *err)
 {
-    open_stdout(host);
+    open_output(host, STDOUT_FILENO);
     if (isatty(STDIN_FILENO) && in_background(STDIN_FILENO)) {
         log_info("the console takes no input: this is a background job of the terminal");
         return 0;
@@ -107,8 +107,20 @@ static int open_stdio(const struct config *config, struct console_host *host, st
     return 0;
 }
 
+/* "/dev/fd/N": taken as the descriptor itself, since a small host's /dev need not have that folder. */
+static bool names_descriptor(const char *path, int *fd)
+{
+    int end = 0;
+    return sscanf(path, "/dev/fd/%9d%n", fd, &end) == 1 && path[end] == '\0' && *fd >= 0;
+}
+
 static int open_file(const char *path, struct console_host *host, struct err *err)
 {
+    int fd;
+    if (names_descriptor(path, &fd)) {
+        open_output(host, fd);
+        return host->out_fd < 0 ? err_set(err, -EBADF, "--console: descriptor %d is not open", fd) : 0;
+    }
     /* O_APPEND: whoever rotates the file by truncating it finds no hole in it afterwards. */
     host->out_fd =
         open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
