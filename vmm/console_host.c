@@ -2,6 +2,7 @@
 /* The console's descriptors: terminal, pipe, file or pty. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -110,8 +111,15 @@ static int open_stdio(const struct config *config, struct console_host *host, st
 /* "/dev/fd/N": taken as the descriptor itself, since a small host's /dev need not have that folder. */
 static bool names_descriptor(const char *path, int *fd)
 {
-    int end = 0;
-    return sscanf(path, "/dev/fd/%9d%n", fd, &end) == 1 && path[end] == '\0' && *fd >= 0;
+    static const char prefix[] = "/dev/fd/";
+    if (strncmp(path, prefix, sizeof(prefix) - 1) != 0)
+        return false;
+    const char *digits = path + sizeof(prefix) - 1;
+    char *end;
+    errno = 0;
+    long n = strtol(digits, &end, 10);
+    *fd = (int)n;
+    return end != digits && *end == '\0' && errno == 0 && n >= 0 && n <= INT_MAX;
 }
 
 static int open_file(const char *path, struct console_host *host, struct err *err)
