@@ -3,11 +3,11 @@
 
 GUEST_CFLAGS := -std=gnu17 $(WARN) -O2 -g -ffreestanding -mgeneral-regs-only -mno-red-zone -fno-stack-protector \
                 -fcf-protection=none -fno-pie -fno-builtin -fno-asynchronous-unwind-tables -mcmodel=small \
-                -Wno-missing-prototypes
+                -Wno-missing-prototypes -Iinclude
 GUEST_SRC := $(sort $(wildcard tests/guest/*.c))
 GUEST_OBJ := build/guest/start.o $(GUEST_SRC:tests/guest/%.c=build/guest/%.o)
 
-.PHONY: guest boot
+.PHONY: guest boot ice-check
 ## make guest               the bare-metal test guest: build/guest/guest.elf, and guest-pvh.elf with a PVH note
 guest: build/guest/guest.elf build/guest/guest-pvh.elf
 
@@ -26,6 +26,12 @@ build/guest/guest.elf: $(GUEST_OBJ) tests/guest/guest.ld
 
 build/guest/guest-pvh.elf: $(GUEST_OBJ) build/guest/pvh.o tests/guest/guest.ld
 	$(GUEST_LINK) -o $@ $(GUEST_OBJ) build/guest/pvh.o
+
+## make ice-check           looks into encrypted images with nettle: build/interop/ice_check
+ice-check: build/interop/ice_check
+build/interop/%: tests/interop/%.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu17 $(WARN) $(DEFS) -O2 -o $@ $< -lnettle
 
 ## make boot                a stock Debian kernel boots under minivmm from a virtio-mmio disk (installs what it needs)
 boot:

@@ -13,6 +13,7 @@
 #define BLK_F_MQ           (1ULL << 12)
 #define BLK_F_DISCARD      (1ULL << 13)
 #define BLK_F_WRITE_ZEROES (1ULL << 14)
+#define BLK_F_ICE          (1ULL << 22)
 
 #define BLK_IN           0u
 #define BLK_OUT          1u
@@ -20,6 +21,7 @@
 #define BLK_GET_ID       8u
 #define BLK_DISCARD      11u
 #define BLK_WRITE_ZEROES 13u
+#define BLK_GET_CRYPTO   28u
 
 #define BLK_OK      0u
 #define BLK_IOERR   1u
@@ -31,8 +33,17 @@ struct blk_header {
     uint64_t sector;
 };
 
+/* Behind the header of every request, once F_ICE is negotiated (docs/ice-spec.md, 4). */
+struct ice_payload {
+    uint8_t slot, activate;
+    uint16_t reserved1;
+    uint32_t reserved2;
+    uint64_t dun;
+};
+
 struct slot {
     struct blk_header header;
+    struct ice_payload ice;
     volatile uint8_t status;
 };
 

@@ -94,6 +94,7 @@ void test_end(void);
 bool text_equal(const char *a, const char *b);
 /* The value of "name=" on the command line, ended by a space or NUL; NULL when absent. */
 const char *cmdline_value(const char *name);
+uint64_t cmdline_number(const char *name, uint64_t otherwise); /* decimal */
 void report_init(const char *cmdline);
 
 /* Ends the current test as failed. A test returns at its first failure: later steps would only repeat it. */
@@ -116,5 +117,10 @@ void test_interrupts(void);
 void test_hostile(void);
 void test_rng(void);
 void test_smp(void);
+
+/* ice_modes.c: what "ice=..." on the command line asks for in place of all else; false when it asks nothing.
+ */
+bool ice_mode(void);
+void test_ice(void);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Runs the tests. Command line: test=NAME runs that one; serial=TEXT is what GET_ID must give; cpus=2 says
- * that a second CPU is there; bench=... runs a load instead (bench.c). Exits by the debug port: 0, or the
- * number of failed tests.
+ * that a second CPU is there; bench=... runs a load instead (bench.c), ice=... the tests of the inline crypto
+ * engine (ice_modes.c). Exits by the debug port: 0, or the number of failed tests.
  */
 #include "guest.h"
 
@@ -13,6 +13,8 @@ void guest_main(const char *cmdline)
     cpu_init();
     report_init(cmdline);
     bench();
+    if (ice_mode())
+        finish();
     test_transport();
     test_block();
     test_block_queues();

@@ -91,6 +91,18 @@ const char *cmdline_value(const char *name)
     return NULL;
 }
 
+uint64_t cmdline_number(const char *name, uint64_t otherwise)
+{
+    const char *value = cmdline_value(name);
+    uint64_t n = 0;
+
+    if (!value || *value < '0' || *value > '9')
+        return otherwise;
+    for (; *value >= '0' && *value <= '9'; value++)
+        n = n * 10 + (uint64_t)(*value - '0');
+    return n;
+}
+
 bool text_equal(const char *a, const char *b)
 {
     for (; *a && *a != ' ' && *a == *b; a++, b++)
