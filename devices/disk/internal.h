@@ -7,6 +7,7 @@
 #ifndef MINIVMM_DISK_INTERNAL_H
 #define MINIVMM_DISK_INTERNAL_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -28,6 +29,7 @@ struct disk {
     uint32_t memory_align, offset_align; /* bytes, what direct I/O asks for; powers of two */
     bool auto_engine;                    /* an unusable io_uring may become sync */
     enum disk_engine engine;
+    _Atomic bool sync_failed; /* the host lost writes: no later flush may succeed */
     struct disk_geometry geometry;
     dev_t dev; /* the device node's own number for a block device */
     ino_t ino;

@@ -5,11 +5,13 @@
 #include <limits.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "devices/disk/internal.h"
+#include "minivmm/log.h"
 
 /* io->stage */
 enum stage {
@@ -41,10 +43,30 @@ static enum stage first_stage(const struct disk_io *io)
     return STAGE_FINISHED;
 }
 
+/*
+ * When a sync fails, the kernel drops what it could not write, tells one caller, and succeeds the next time.
+ * That caller may serve another queue than the one whose data is gone, so that no success can be believed any
+ * more: from the first failure on, nothing is promised to be stable.
+ */
+static int stability(const struct disk *disk, const struct disk_io *io)
+{
+    bool promises = io->op == DISK_FLUSH || (io->op != DISK_READ && io->flags & DISK_FUA);
+
+    return promises && atomic_load_explicit(&disk->sync_failed, memory_order_acquire) ? -EIO : 0;
+}
+
+static void note_sync_failure(struct disk *disk, int error)
+{
+    if (!atomic_exchange_explicit(&disk->sync_failed, true, memory_order_acq_rel))
+        log_error("%s: the host could not put written data on stable storage (%s): what it lost is unknown, "
+                  "so all flushes fail from here on; see the host's kernel log, then start the VM anew",
+                  disk->path, strerrordesc_np(-error));
+}
+
 static int refusal(const struct disk *disk, const struct disk_io *io)
 {
     if (io->op == DISK_FLUSH)
-        return 0;
+        return stability(disk, io);
     /* The device checks too; a request that grew an image would be past mending. */
     if (!disk_range_ok(disk, io->offset, io->length))
         return -EIO;
@@ -52,7 +74,7 @@ static int refusal(const struct disk *disk, const struct disk_io *io)
         return -EROFS;
     if (io->op == DISK_SECURE_ERASE && !disk->geometry.can_secure_erase)
         return -EOPNOTSUPP;
-    return 0;
+    return stability(disk, io);
 }
 
 void disk_step_begin(const struct disk_queue *q, struct disk_io *io)
@@ -143,6 +165,8 @@ static void moved_all(const struct disk_queue *q, struct disk_io *io)
     if (io->stage == STAGE_DATA && !q->no_dsync)
         sync = false;
     io->stage = sync ? STAGE_SYNC : STAGE_FINISHED;
+    if (!sync)
+        io->error = stability(q->disk, io); /* the sync of another may have failed meanwhile */
 }
 
 /* Takes moved bytes off the front of the iovecs that are left. */
@@ -170,6 +194,9 @@ static void transferred(struct disk_queue *q, struct disk_io *io, int result)
         return;
     }
     if (result < 0) {
+        /* Through the page cache, a write with DSYNC is told of other writes' failures too. */
+        if (result == -EIO && io->flags & DISK_FUA && io->op == DISK_WRITE && !q->disk->direct)
+            note_sync_failure(q->disk, result);
         fail(io, result);
         return;
     }
@@ -222,7 +249,9 @@ void disk_step_result(struct disk_queue *q, struct disk_io *io, int result)
         deallocated(q, io, result);
         break;
     case STAGE_SYNC:
-        fail(io, result < 0 ? result : 0);
+        if (result < 0)
+            note_sync_failure(q->disk, result);
+        fail(io, result < 0 ? result : stability(q->disk, io));
         break;
     case STAGE_FINISHED:
         break;

@@ -404,6 +404,51 @@ START_TEST(test_watches)
 }
 END_TEST
 
+static int sync_result; /* what fdatasync() says: 0, or an errno */
+static unsigned syncs;
+
+/* In front of libc's: a host whose storage fails can't be had otherwise. */
+int fdatasync(int fd)
+{
+    syncs++;
+    errno = sync_result;
+    return sync_result ? -1 : fsync(fd);
+}
+
+/* The kernel reports lost writes once; whoever asks later, on whatever queue, must hear of them as well. */
+START_TEST(test_failed_sync_stays_failed)
+{
+    const enum disk_engine engine = engine_of(_i);
+    struct disk_rig rig;
+    struct err err;
+    unsigned char *data = buffer(4096, 5), *back = buffer(4096, 6);
+
+    disk_rig_image(&rig, MIB);
+    disk_rig_open(&rig, engine, 4, false, false);
+    struct disk_rig other = {.disk = rig.disk};
+    ck_assert_int_eq(disk_queue_open(rig.disk, 2, &other.queue, &err), 0);
+    ck_assert_int_eq(disk_queue_attach(other.queue), 0);
+    syncs = 0;
+    ck_assert_int_eq(disk_rig_do(&rig, DISK_FLUSH, 0, 0, 0, NULL), 0);
+    ck_assert_uint_eq(syncs, 1);
+    sync_result = EIO;
+    ck_assert_int_eq(disk_rig_do(&rig, DISK_FLUSH, 0, 0, 0, NULL), -EIO);
+    sync_result = 0;
+    ck_assert_int_eq(disk_rig_do(&rig, DISK_FLUSH, 0, 0, 0, NULL), -EIO);
+    ck_assert_int_eq(disk_rig_do(&other, DISK_FLUSH, 0, 0, 0, NULL), -EIO);
+    ck_assert_int_eq(disk_rig_do(&other, DISK_WRITE, DISK_FUA, 0, 4096, data), -EIO);
+    ck_assert_int_eq(disk_rig_do(&other, DISK_WRITE_ZEROES, DISK_FUA, 0, 4096, NULL), -EIO);
+    /* Nothing stable is asked of these. */
+    ck_assert_int_eq(disk_rig_do(&other, DISK_WRITE, 0, 4096, 4096, data), 0);
+    ck_assert_int_eq(disk_rig_do(&rig, DISK_READ, DISK_FUA, 4096, 4096, back), 0);
+    ck_assert_mem_eq(data, back, 4096);
+    disk_queue_close(other.queue);
+    disk_rig_close(&rig);
+    free(data);
+    free(back);
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {test_write_then_read, test_many_iovecs, test_depth,       test_deallocation,
@@ -415,6 +460,8 @@ int main(void)
     tcase_set_timeout(t, 60);
     for (unsigned i = 0; i < sizeof(tests) / sizeof(tests[0]); i++)
         tcase_add_loop_test(t, tests[i], 0, tests[i] == test_no_space || tests[i] == test_direct ? 2 : 4);
+    /* Not io_uring on disk: there the kernel syncs by itself. */
+    tcase_add_loop_test(t, test_failed_sync_stays_failed, 1, 4);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);
