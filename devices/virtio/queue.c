@@ -180,6 +180,15 @@ static int enter_indirect(const struct virtqueue *vq, struct walk *w, const stru
     return 0;
 }
 
+/*
+ * No legal chain is longer than the queue (2.7.5.3.1), but Linux fills indirect tables by the device's limits
+ * even where it has made the queue smaller than offered: there, what the caller has room for counts.
+ */
+static uint32_t steps_max(const struct virtqueue *vq, const struct virtqueue_chain *chain, bool indirect)
+{
+    return indirect && chain->iov_max > vq->size ? chain->iov_max : vq->size;
+}
+
 static int walk_chain(const struct virtqueue *vq, struct virtqueue_chain *chain, struct err *err)
 {
     struct walk w = {.table = vq->desc, .entries = vq->size, .index = chain->head};
@@ -194,8 +203,8 @@ static int walk_chain(const struct virtqueue *vq, struct virtqueue_chain *chain,
                 return rc;
             continue;
         }
-        /* Counting ends loops too: no legal chain is longer than the queue (2.7.5.3.1). */
-        if (++w.steps > vq->size)
+        /* Counting ends loops too. */
+        if (++w.steps > steps_max(vq, chain, w.indirect))
             return err_set(err, -EPROTO, "a descriptor chain that loops or is longer than the queue (%u)",
                            vq->size);
         if (w.writable && !(d.flags & DESC_WRITE))

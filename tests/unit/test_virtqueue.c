@@ -207,6 +207,29 @@ static void break_indirect_loop(void)
     offer_head(0);
     expect_broken("loops");
 }
+/* A driver that made the queue smaller than offered, and its requests as large as the device takes them. */
+START_TEST(test_indirect_longer_than_queue)
+{
+    struct ring_buffer buf[6];
+
+    teardown();
+    start(2, FEATURES);
+    const uint64_t a = guest_alloc(&g, 64, 1);
+    for (unsigned i = 0; i < 6; i++)
+        buf[i] = (struct ring_buffer){a + i, 1, i > 3};
+    chain.iov_max = 6;
+    ck_assert_int_ge(ring_add(&ring, buf, 6, RING_INDIRECT), 0);
+    ring_publish(&ring);
+    ck_assert_int_eq(virtqueue_pop(&vq, &chain, &err), 1);
+    ck_assert_uint_eq(chain.readable, 4);
+    ck_assert_uint_eq(chain.writable, 2);
+    chain.iov_max = 5;
+    ck_assert_int_ge(ring_add(&ring, buf, 6, RING_INDIRECT), 0);
+    ring_publish(&ring);
+    expect_broken("longer than");
+}
+END_TEST
+
 static void break_indirect_past_table(void)
 {
     uint64_t t = guest_alloc(&g, 32, 16);
@@ -435,6 +458,7 @@ int main(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_loop_test(t, test_framing, 0, 2);
     tcase_add_loop_test(t, test_chain_then_indirect, 0, 2);
+    tcase_add_test(t, test_indirect_longer_than_queue);
     tcase_add_loop_test(t, test_bad_driver, 0, (int)ARRAY_SIZE(bad_drivers));
     tcase_add_test(t, test_indirect_not_negotiated);
     tcase_add_test(t, test_too_many_bytes);
