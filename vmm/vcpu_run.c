@@ -9,7 +9,8 @@
 #include "minivmm/bytes.h"
 #include "vmm/vcpu.h"
 
-#define REPORT_BYTES 4096
+#define REPORT_BYTES   4096
+#define SENTENCE_BYTES 1024 /* the most of it that the sentence takes */
 
 /* Adds to a counter that only this thread writes: no locked instruction needed. */
 static void count(_Atomic uint64_t *counter, uint64_t more)
@@ -29,6 +30,9 @@ __attribute__((format(printf, 3, 4))) static void crash(struct vcpu *cpu, enum v
     va_start(ap, fmt);
     used += vsnprintf(text + used, sizeof(text) - (size_t)used, fmt, ap);
     va_end(ap);
+    /* What they would have printed is what they return: the registers matter more than a sentence's end. */
+    if (used > SENTENCE_BYTES)
+        used = SENTENCE_BYTES;
     text[used++] = '\n';
     arch_vcpu_describe(cpu->fd, env->mem, text + used, (uint32_t)(sizeof(text) - (size_t)used));
     env->ended(env->ctx, how, text);
