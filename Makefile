@@ -3,6 +3,10 @@
 # own under build/, so that `make check` can use several side by side.
 
 VERSION := 0.1.0
+# All cores, unless the caller says otherwise.
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
 SHELL   := /bin/bash
 
 CC      ?= gcc
