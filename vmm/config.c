@@ -11,13 +11,15 @@
 
 #include "minivmm/arch.h"
 #include "minivmm/guest_memory.h"
+#include "minivmm/slotmap.h"
+#include "vmm/config_internal.h"
 
 #define MEMORY_DEFAULT (128ULL << 20)
 #define HUGE_PAGE      (2ULL << 20)
 #define CMDLINE_MAX    2047u /* Linux's COMMAND_LINE_SIZE on x86, without its NUL */
 
-/* Each disk, the random number device and the event device have an interrupt line each. */
-_Static_assert(CONFIG_DISKS_MAX + 2 <= ARCH_GSI_LAST - ARCH_GSI_FIRST + 1,
+/* Each disk, the random number device, the event device and the key service have an interrupt line each. */
+_Static_assert(CONFIG_DISKS_MAX + 3 <= ARCH_GSI_LAST - ARCH_GSI_FIRST + 1,
                "more devices than interrupt lines");
 
 void config_init(struct config *config)
@@ -29,6 +31,7 @@ void config_init(struct config *config)
         .rng = true,
         .acpi = true,
         .control = true,
+        .ice = {.offset = SLOTMAP_ANYWHERE, .total = SLOTMAP_TOTAL_DEFAULT},
         .cpu = strdup("host"),
         .kvm = strdup("/dev/kvm"),
     };
@@ -42,6 +45,8 @@ void config_free(struct config *config)
         free(config->disk[i].path);
         free(config->disk[i].id);
         free(config->disk[i].serial);
+        free(config->disk[i].encrypt);
+        free(config->disk[i].passphrase);
     }
     free(config->name);
     free(config->kernel);
@@ -50,6 +55,7 @@ void config_free(struct config *config)
     free(config->cpu);
     free(config->console_path);
     free(config->kvm);
+    config_free_ice(&config->ice);
     *config = (struct config){0};
 }
 
@@ -68,6 +74,15 @@ static const char *disk_id(const struct config *config, unsigned i, char *buf, s
         return config->disk[i].id;
     snprintf(buf, size, "disk%u", i);
     return buf;
+}
+
+int config_disk_find(const struct config *config, const char *id)
+{
+    char buf[16];
+    for (unsigned i = 0; i < config->disks; i++)
+        if (strcmp(disk_id(config, i, buf, sizeof(buf)), id) == 0)
+            return (int)i;
+    return -1;
 }
 
 static int check_pair(const struct config *config, unsigned i, unsigned j, struct err *err)
@@ -130,5 +145,7 @@ int config_check(const struct config *config, struct err *err)
                        (unsigned long long)config->memory);
     if (config->cmdline && check_cmdline(config->cmdline, err) < 0)
         return -EINVAL;
-    return check_disks(config, err);
+    if (check_disks(config, err) < 0)
+        return -EINVAL;
+    return config_check_ice(config, err);
 }

@@ -45,7 +45,9 @@ static int set_cache(struct config_disk *disk, const char *value, const char *ba
 static int set_discard(struct config_disk *disk, const char *value, const char *base, struct err *err)
 {
     (void)base;
-    return config_value_bool(value, &disk->discard, err);
+    int code = config_value_bool(value, &disk->discard, err);
+    disk->discard_asked = code == 0 && disk->discard;
+    return code;
 }
 
 static int set_write_zeroes(struct config_disk *disk, const char *value, const char *base, struct err *err)
@@ -120,6 +122,17 @@ const struct disk_key_def config_disk_keys[] = {
     {"queue-size", "N", "requests a queue holds, a power of two, 2 to 1024", "256", false, set_queue_size},
     {"id", "NAME", "what messages and other commands call the disk", "disk0, disk1, ...", false, set_id},
     {"serial", "TEXT", "serial number that the guest sees, up to 20 characters", "the id", false, set_serial},
+    {"ice", "on|off|required", "offer the inline crypto engine; required: refuse plaintext",
+     "on with --ice-slots", true, config_disk_set_ice},
+    {"ice-slots", "N", "this disk's part of --ice-slots", "an equal part", false, config_disk_set_ice_slots},
+    {"encrypt", "KEYFILE|luks",
+     "encrypt all data by AES-XTS, unseen by the guest, with the key in a file or that of a LUKS2 volume",
+     NULL, false, config_disk_set_encrypt},
+    {"key", "FILE", "with encrypt=luks: the passphrase", NULL, false, config_disk_set_key},
+    {"unit", "BYTES", "with encrypt=KEYFILE: data unit, 512, 1024, 2048 or 4096", "512", false,
+     config_disk_set_unit},
+    {"iv-large-sectors", "on|off", "IVs count data units, not 512-byte sectors", "off", true,
+     config_disk_set_iv_large},
 };
 const unsigned config_disk_keys_count = ARRAY_SIZE(config_disk_keys);
 
@@ -168,11 +181,7 @@ int config_disk_set(struct config_disk *disk, const char *key, const char *value
     return code < 0 ? err_prefix(err, code, "%s", key) : 0;
 }
 
-/*
- * Cuts the part in front of the first single comma off *rest, in place, turning each ",," into ','. *rest
- * then is what follows, NULL at the end.
- */
-static char *cut_part(char **rest)
+char *config_cut_part(char **rest)
 {
     char *start = *rest, *to = start;
     for (char *from = start; *from; from++) {
@@ -194,9 +203,9 @@ static int set_parts(struct config_disk *disk, char *text, const char *base, str
 {
     char *rest = text;
     uint32_t seen = 0;
-    int code = config_disk_set(disk, "path", cut_part(&rest), base, &seen, err);
+    int code = config_disk_set(disk, "path", config_cut_part(&rest), base, &seen, err);
     while (code == 0 && rest) {
-        char *key = cut_part(&rest);
+        char *key = config_cut_part(&rest);
         char *value = strchr(key, '=');
         if (value)
             *value++ = '\0';

@@ -17,7 +17,7 @@ typedef int config_set_fn(struct config *config, const char *value, const char *
 typedef int config_disk_set_fn(struct config_disk *disk, const char *value, const char *base,
                                struct err *err);
 
-enum option_group { GROUP_BOOT, GROUP_MACHINE, GROUP_RUN, GROUP_OTHER, GROUP_COUNT };
+enum option_group { GROUP_BOOT, GROUP_MACHINE, GROUP_ICE, GROUP_RUN, GROUP_OTHER, GROUP_COUNT };
 
 #define OPTION_SWITCH  1u  /* needs no value; takes =on or =off */
 #define OPTION_REPEAT  2u  /* may be given again */
@@ -65,6 +65,22 @@ config_set_fn config_set_disk;
 /* Sets one key of a disk; seen: bit i is set when key i was given before. value NULL: none was given. */
 int config_disk_set(struct config_disk *disk, const char *key, const char *value, const char *base,
                     uint32_t *seen, struct err *err);
+
+/* Options and disk keys of the inline crypto engine (vmm/config_ice.c). */
+config_set_fn config_set_ice_slots, config_set_ice_total, config_set_ice_map, config_set_ice_kek,
+    config_set_ice_ecb, config_set_ice_key, config_set_uuid;
+config_disk_set_fn config_disk_set_ice, config_disk_set_ice_slots, config_disk_set_encrypt,
+    config_disk_set_key, config_disk_set_unit, config_disk_set_iv_large;
+
+/* What must hold between the settings of the engine, and between them and the disks. */
+int config_check_ice(const struct config *config, struct err *err);
+void config_free_ice(struct config_engine *ice);
+
+/*
+ * Cuts the part in front of the first single comma off *rest, in place, turning each ",," into ','. *rest
+ * then is what follows, NULL at the end.
+ */
+char *config_cut_part(char **rest);
 
 /* Parsers of values: 0, -EINVAL with a sentence, -ENOMEM. */
 int config_value_number(const char *text, uint64_t least, uint64_t most, uint64_t *out, struct err *err);

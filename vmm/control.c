@@ -29,7 +29,8 @@ struct client {
     int fd;
     char request[CONTROL_LINE_MAX + 1];
     size_t len;
-    char *answer; /* NULL while the request is incomplete */
+    int passed_fd; /* came along with the request, or -1 */
+    char *answer;  /* NULL while the request is incomplete */
     size_t answer_len, sent;
 };
 
@@ -42,6 +43,7 @@ struct control {
     dev_t dev; /* dev and ino: our socket, in case that the file was replaced */
     ino_t ino;
     struct client *oldest;
+    struct client *asking; /* whose request fn is answering */
     unsigned clients;
     struct log_limit refused;
 };
@@ -56,6 +58,8 @@ static void drop(struct client *client)
     control->clients--;
     loop_remove(control->loop, client->fd);
     close(client->fd);
+    if (client->passed_fd >= 0)
+        close(client->passed_fd);
     free(client->answer);
     free(client);
 }
@@ -111,8 +115,10 @@ static void answer(struct client *client, int code, struct err *err)
     }
     if (code == 0)
         code = check(client, err);
+    control->asking = client;
     if (code == 0)
         code = control->fn(control->ctx, client->request, out, err);
+    control->asking = NULL;
     print_end(out, code, err);
     if (fclose(out) != 0) {
         drop(client);
@@ -121,11 +127,42 @@ static void answer(struct client *client, int code, struct err *err)
     send_answer(client);
 }
 
+int control_take_fd(struct control *control)
+{
+    struct client *client = control->asking;
+    if (!client)
+        return -1;
+    int fd = client->passed_fd;
+    client->passed_fd = -1;
+    return fd;
+}
+
+/* As recv(), but keeps the last descriptor that came along; room is for one, the kernel closes the others. */
+static ssize_t receive(struct client *client)
+{
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec part = {.iov_base = client->request + client->len,
+                         .iov_len = sizeof(client->request) - client->len};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+    ssize_t n = recvmsg(client->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    struct cmsghdr *c = n >= 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS ||
+        c->cmsg_len < CMSG_LEN(sizeof(int)))
+        return n;
+    if (client->passed_fd >= 0)
+        close(client->passed_fd);
+    memcpy(&client->passed_fd, CMSG_DATA(c), sizeof(int));
+    return n;
+}
+
 static void read_request(struct client *client)
 {
     struct err err = {{0}};
-    ssize_t n =
-        recv(client->fd, client->request + client->len, sizeof(client->request) - client->len, MSG_DONTWAIT);
+    ssize_t n = receive(client);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) {
@@ -177,6 +214,7 @@ static void add_client(struct control *control, int fd)
     }
     client->control = control;
     client->fd = fd;
+    client->passed_fd = -1;
     struct client **at = &control->oldest;
     while (*at)
         at = &(*at)->next;

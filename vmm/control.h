@@ -22,6 +22,18 @@ int control_listen(const char *name, struct loop *loop, control_fn *fn, void *ct
                    struct err *err);
 void control_close(struct control *control);
 
+/* Inside a control_fn: the descriptor that came with the request, then the caller's; -1: none. */
+int control_take_fd(struct control *control);
+
+/*
+ * Asks a running VM: request is a line without its newline; fd: a descriptor to go along, or -1. *text: all
+ * answer lines, to be freed, NULL after failure. -ENOENT: no VM of this name; -errno with a sentence.
+ */
+int control_ask(const char *name, const char *request, int fd, char **text, struct err *err);
+
+/* Prints "key=value" lines as a JSON object with numbers as such. text is cut up. */
+void control_print_json(FILE *out, char *text);
+
 /* minivmm stop|pause|resume|status ...: argv[0] is the command's name. Returns the exit code. */
 int control_main(int argc, char **argv);
 

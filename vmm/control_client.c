@@ -140,15 +140,29 @@ static int pidfd_of_peer(int fd)
     return (int)syscall(SYS_pidfd_open, peer.pid, 0);
 }
 
-static int send_all(int fd, const char *text)
+/* Sends text, and a descriptor with its first byte unless passed is -1. */
+static int send_all(int fd, const char *text, int passed)
 {
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = {
+        .header = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
     size_t len = strlen(text);
+    memcpy(CMSG_DATA(&control.header), &passed, sizeof(int));
     while (len) {
-        ssize_t n = send(fd, text, len, MSG_NOSIGNAL);
+        struct iovec part = {.iov_base = (void *)(uintptr_t)text, .iov_len = len};
+        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+        if (passed >= 0) {
+            message.msg_control = &control;
+            message.msg_controllen = sizeof(control);
+        }
+        ssize_t n = sendmsg(fd, &message, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
             return -errno;
+        passed = -1;
         text += n;
         len -= (size_t)n;
     }
@@ -191,11 +205,11 @@ static int take_verdict(struct reply *reply, struct err *err)
     return code;
 }
 
-static int talk(int fd, const char *request, struct reply *reply, struct err *err)
+static int talk(int fd, const char *request, int passed, struct reply *reply, struct err *err)
 {
     /* Before the request: afterwards the process may be gone and its number another's. */
     reply->pid_fd = pidfd_of_peer(fd);
-    int code = send_all(fd, request);
+    int code = send_all(fd, request, passed);
     if (code == 0)
         code = read_answer(fd, reply);
     if (code == -EAGAIN)
@@ -206,7 +220,8 @@ static int talk(int fd, const char *request, struct reply *reply, struct err *er
 }
 
 /* request: with its newline. -ENOENT, -ECONNREFUSED: nobody is there. reply_free() in any case. */
-static int ask(int dir_fd, const char *file, const char *request, struct reply *reply, struct err *err)
+static int ask(int dir_fd, const char *file, const char *request, int passed, struct reply *reply,
+               struct err *err)
 {
     *reply = (struct reply){.pid_fd = -1};
     reply->stream = open_memstream(&reply->text, &reply->len);
@@ -215,7 +230,7 @@ static int ask(int dir_fd, const char *file, const char *request, struct reply *
     int fd = control_connect(dir_fd, file, 0);
     if (fd < 0)
         return err_set(err, fd, "the connection failed: %s", strerror(-fd));
-    int code = talk(fd, request, reply, err);
+    int code = talk(fd, request, passed, reply, err);
     close(fd);
     return code;
 }
@@ -342,11 +357,10 @@ static bool next_fact(char **text, const char **key, const char **value)
 }
 
 /* Facts as a JSON object: numbers as such, apart from what a person chose. */
-static void print_json(struct json *json, struct reply *reply)
+static void print_facts(struct json *json, char *text)
 {
     const char *key;
     const char *value;
-    char *text = reply->text;
     json_open(json, NULL, '{');
     while (next_fact(&text, &key, &value)) {
         const char *dot = strrchr(key, '.');
@@ -357,6 +371,16 @@ static void print_json(struct json *json, struct reply *reply)
             json_string(json, key, value);
     }
     json_close(json, '}');
+}
+
+static void print_json(struct json *json, struct reply *reply)
+{
+    print_facts(json, reply->text);
+}
+
+void control_print_json(FILE *out, char *text)
+{
+    print_facts(&(struct json){.out = out}, text);
 }
 
 static void print_row(const char *name, struct reply *reply)
@@ -392,7 +416,7 @@ static int list_all(int dir_fd, bool as_json, struct err *err)
         struct err why = {{0}};
         char file[CONTROL_FILE_MAX + sizeof(CONTROL_SUFFIX)];
         snprintf(file, sizeof(file), "%s" CONTROL_SUFFIX, names.name[i]);
-        int answered = ask(dir_fd, file, "status\n", &reply, &why);
+        int answered = ask(dir_fd, file, "status\n", -1, &reply, &why);
         if (answered == 0 && as_json)
             print_json(&json, &reply);
         else if (answered == 0)
@@ -414,7 +438,7 @@ static int ask_one(int dir_fd, const struct wish *wish, struct err *err)
     struct reply reply;
     (void)control_file_name(wish->name, file, err);
     snprintf(request, sizeof(request), "%s%s\n", wish->command, wish->force ? " force" : "");
-    int code = ask(dir_fd, file, request, &reply, err);
+    int code = ask(dir_fd, file, request, -1, &reply, err);
     if (code == -ENOENT || code == -ECONNREFUSED)
         no_such_vm(dir_fd, wish->name, err);
     else if (code < 0)
@@ -425,6 +449,35 @@ static int ask_one(int dir_fd, const struct wish *wish, struct err *err)
         print_json(&(struct json){.out = stdout}, &reply);
     else
         fputs(reply.text, stdout);
+    reply_free(&reply);
+    return code;
+}
+
+int control_ask(const char *name, const char *request, int fd, char **text, struct err *err)
+{
+    char file[CONTROL_FILE_MAX];
+    char line[CONTROL_LINE_MAX + 1];
+    struct reply reply;
+    *text = NULL;
+    int code = control_file_name(name, file, err);
+    if (code < 0)
+        return code;
+    snprintf(line, sizeof(line), "%s\n", request);
+    int dir_fd = control_dir_open(false, err);
+    if (dir_fd == -ENOENT)
+        return err_set(err, dir_fd, "no VM named %s is running, nor any other of yours", name);
+    if (dir_fd < 0)
+        return dir_fd;
+    code = ask(dir_fd, file, line, fd, &reply, err);
+    if (code == -ENOENT || code == -ECONNREFUSED)
+        code = no_such_vm(dir_fd, name, err);
+    close(dir_fd);
+    if (code == 0) {
+        fclose(reply.stream); /* text keeps its place now */
+        reply.stream = NULL;
+        *text = reply.text;
+        reply.text = NULL;
+    }
     reply_free(&reply);
     return code;
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "minivmm/event.h"
+#include "minivmm/ice_abi.h"
 #include "vmm/kvm.h"
 
 #define DEFAULT_QUEUES_MAX 4u
@@ -130,9 +131,6 @@ static int open_disk(struct machine *machine, const struct config *config, unsig
 static int add_disk(struct machine *machine, const struct config *config, unsigned i, struct err *err)
 {
     const struct config_disk *from = &config->disk[i];
-    int code = open_disk(machine, config, i, err);
-    if (code < 0)
-        return code;
     unsigned queues = from->queues;
     if (queues == 0)
         queues = config->cpus < DEFAULT_QUEUES_MAX ? config->cpus : DEFAULT_QUEUES_MAX;
@@ -149,9 +147,10 @@ static int add_disk(struct machine *machine, const struct config *config, unsign
         snprintf(block.serial, sizeof(block.serial), "%s", from->serial ? from->serial : from->id);
     else
         snprintf(block.serial, sizeof(block.serial), "disk%u", i);
-    code = block_create(&block, &machine->mem, &machine->block[i], err);
+    crypt_fill(&machine->crypt, i, &block);
+    int code = block_create(&block, &machine->mem, &machine->block[i], err);
     if (code < 0)
-        return code;
+        return block.ice ? err_prefix(err, code, "--disk %s", from->path) : code;
     return add_virtio(machine, block_device(machine->block[i]), err);
 }
 
@@ -174,6 +173,18 @@ static int add_ged(struct machine *machine, struct err *err)
         return err_set(err, code, "the power button could not be created: %s", strerror(-code));
     return bus_add(&machine->mmio, machine->device[n].base, GED_BYTES, &power_ged_ops, machine->ged, "ged",
                    err);
+}
+
+static int add_keys(struct machine *machine, const struct config *config, struct err *err)
+{
+    unsigned n = 0;
+    int code = claim(machine, ARCH_DEVICE_KEY_SERVICE, "the key service", &n, err);
+    if (code == 0)
+        code = crypt_create_keys(&machine->crypt, config, &machine->mem, machine->slot[n].irq_fd, err);
+    if (code < 0)
+        return code;
+    return bus_add(&machine->mmio, machine->device[n].base, ICE_KEYS_WINDOW_SIZE, &keyservice_bus_ops,
+                   machine->crypt.keys, "ice-keys", err);
 }
 
 static int add_serial(struct machine *machine, const struct serial_config *console, struct err *err)
@@ -217,12 +228,19 @@ int machine_create_devices(struct machine *machine, const struct config *config,
                            const struct serial_config *console, struct err *err)
 {
     int code = 0;
+    /* All images are locked before a LUKS header is read, and that is done before any thread is there. */
+    for (unsigned i = 0; code == 0 && i < config->disks; i++)
+        code = open_disk(machine, config, i, err);
+    if (code == 0 && crypt_wanted(config))
+        code = crypt_create(&machine->crypt, config, err);
     for (unsigned i = 0; code == 0 && i < config->disks; i++)
         code = add_disk(machine, config, i, err);
     if (code == 0 && config->rng)
         code = add_rng(machine, err);
     if (code == 0)
         code = add_ged(machine, err);
+    if (code == 0 && machine->crypt.slots)
+        code = add_keys(machine, config, err);
     if (code == 0)
         code = add_serial(machine, console, err);
     if (code == 0)
@@ -264,6 +282,7 @@ void machine_destroy(struct machine *machine)
     for (unsigned i = 0; i < CONFIG_DISKS_MAX; i++)
         if (machine->block[i])
             block_destroy(machine->block[i]);
+    crypt_destroy(&machine->crypt);
     if (machine->rng)
         virtio_rng_destroy(machine->rng);
     if (machine->ged)

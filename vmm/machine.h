@@ -17,6 +17,7 @@
 #include "minivmm/power.h"
 #include "minivmm/serial.h"
 #include "minivmm/virtio.h"
+#include "vmm/crypt.h"
 
 /* One MMIO window with its interrupt line; dev and transport are NULL where the device is not virtio. */
 struct machine_slot {
@@ -36,6 +37,7 @@ struct machine {
     unsigned disks;
     struct virtio_rng *rng;
     struct power_ged *ged;
+    struct crypt crypt; /* .ice NULL: the VM has no keyslots */
     struct serial *serial;
     int serial_irq_fd;
     struct power_sink sink; /* what the power ports call; set before the first vCPU runs */
@@ -48,8 +50,8 @@ void machine_init(struct machine *machine);
 int machine_create_memory(struct machine *machine, const struct config *config, struct err *err);
 
 /*
- * Disks first (disk i has window i and line ARCH_GSI_FIRST + i), then rng and the event device; then the
- * ports. output, input: the console's side of COM1, called with ctx.
+ * Disks first (disk i has window i and line ARCH_GSI_FIRST + i), then rng, the event device
+ * and the key service; then the ports. output, input: the console's side of COM1, called with ctx.
  */
 int machine_create_devices(struct machine *machine, const struct config *config,
                            const struct serial_config *console, struct err *err);

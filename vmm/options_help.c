@@ -10,10 +10,8 @@
 #define COLUMN 22
 
 static const char *const group_title[GROUP_COUNT] = {
-    [GROUP_BOOT] = "What to boot:",
-    [GROUP_MACHINE] = "The machine:",
-    [GROUP_RUN] = "The run:",
-    [GROUP_OTHER] = "Other:",
+    [GROUP_BOOT] = "What to boot:", [GROUP_MACHINE] = "The machine:", [GROUP_ICE] = "Inline crypto engine:",
+    [GROUP_RUN] = "The run:",       [GROUP_OTHER] = "Other:",
 };
 
 /* Writes text in lines of WIDTH, words whole, each but the first indented by COLUMN; at: the column now. */
@@ -101,6 +99,9 @@ void options_print_help(FILE *out)
           "  pause NAME          hold its vCPUs\n"
           "  resume NAME         let them go on\n"
           "  status NAME         tell its state and counters\n"
+          "  stats NAME          tell what its keyslots and encrypted disks did\n"
+          "  key set|evict|list  change the keys of a running VM's encrypted disks\n"
+          "  slots               who holds which of the host's keyslots\n"
           "\n"
           "Exit codes:\n"
           "  0  the guest powered off        5    the guest crashed\n"

@@ -205,6 +205,8 @@ static bool user_can_mend(int code)
 static int create_all(struct vm *vm, bool *usage, struct err *err)
 {
     struct arch_entry entry = {0};
+    if (crypt_wanted(vm->config))
+        crypt_harden();
     int code = create_loop(vm, err);
     if (code < 0)
         return code;

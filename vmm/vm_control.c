@@ -117,6 +117,15 @@ static int stop(struct vm *vm, const char *how, struct err *err)
     return 0;
 }
 
+static int change_keys(struct vm *vm, const char *request, FILE *out, struct err *err)
+{
+    int fd = vm->control ? control_take_fd(vm->control) : -1;
+    int code = crypt_control_key(&vm->machine.crypt, request, fd, out, err);
+    if (fd >= 0)
+        close(fd);
+    return code;
+}
+
 int vm_control_request(void *ctx, const char *request, FILE *out, struct err *err)
 {
     struct vm *vm = ctx;
@@ -132,9 +141,16 @@ int vm_control_request(void *ctx, const char *request, FILE *out, struct err *er
         int code = vm_resume(vm);
         return code < 0 ? err_set(err, code, "the VM is not paused") : 0;
     }
+    if (strcmp(request, "stats") == 0) {
+        crypt_describe(&vm->machine.crypt, vm->machine.block, out);
+        return 0;
+    }
+    if (strncmp(request, "key ", 4) == 0)
+        return change_keys(vm, request + 4, out, err);
     if (strcmp(request, "stop") == 0)
         return stop(vm, "", err);
     if (strncmp(request, "stop ", 5) == 0)
         return stop(vm, request + 5, err);
-    return err_set(err, -EINVAL, "unknown request \"%s\": stop, pause, resume and status are known", request);
+    return err_set(err, -EINVAL,
+                   "unknown request \"%s\": stop, pause, resume, status, stats and key are known", request);
 }

@@ -11,12 +11,14 @@
 
 #include "minivmm/disk.h"
 #include "minivmm/errors.h"
+#include "minivmm/ice.h"
 
 #define CONFIG_DISKS_MAX 14u
 #define CONFIG_NAME_MAX  64u
 
 enum config_console { CONSOLE_STDIO, CONSOLE_FILE, CONSOLE_PTY, CONSOLE_NONE };
 enum config_tristate { CONFIG_DEFAULT, CONFIG_ON, CONFIG_OFF };
+enum config_ice { CONFIG_ICE_DEFAULT, CONFIG_ICE_ON, CONFIG_ICE_OFF, CONFIG_ICE_REQUIRED };
 
 struct config_disk {
     char *path;
@@ -30,6 +32,38 @@ struct config_disk {
     unsigned queue_size; /* default 256 */
     char *id;            /* names the disk for people and other flags; NULL: "diskN" */
     char *serial;        /* GET_ID; NULL: the id */
+    bool discard_asked;  /* discard=on was said, not just the default */
+    enum config_ice ice; /* default: on where the VM has a window and the disk no key of the operator's */
+    unsigned ice_slots;  /* keyslots of the VM's window; 0: an equal part */
+    char *encrypt;       /* file of an AES-XTS key (transparent mode), or NULL */
+    bool luks;           /* encrypt=luks */
+    char *passphrase;    /* file of the passphrase, with luks */
+    unsigned unit;       /* data unit of transparent mode in bytes; 0: 512, or what else is known */
+    bool iv_large;       /* IVs count data units, not 512-byte sectors */
+};
+
+/* --ice-key: a key of the operator's, which makes its disk a transparent one. */
+struct config_key {
+    unsigned slot; /* physical */
+    char *disk;    /* the disk's id */
+    unsigned alg;  /* enum ice_alg */
+    unsigned unit; /* bytes */
+    char *file;    /* NULL: fd */
+    int fd;
+};
+
+/* The inline crypto engine (docs/ice-spec.md). */
+struct config_engine {
+    unsigned slots; /* the VM's window; 0: none */
+    int offset;     /* its first physical slot, -1: first fit */
+    unsigned total; /* of the host */
+    char *map;      /* slot-map file; NULL: slotmap_default_path() */
+    char *kek;      /* file of the key-encryption key; NULL: random per boot */
+    bool allow_ecb;
+    bool has_uuid; /* else it is derived from the name */
+    uint8_t uuid[16];
+    struct config_key key[CONFIG_DISKS_MAX];
+    unsigned keys;
 };
 
 struct config {
@@ -50,7 +84,14 @@ struct config {
     bool verbose, quiet;
     char *kvm;    /* path of the KVM device, default /dev/kvm */
     bool control; /* a control socket for stop|pause|resume|status; default on */
+    struct config_engine ice;
 };
+
+/* The index of the disk with this id ("disk0" and so on for those without one), or -1. */
+int config_disk_find(const struct config *config, const char *id);
+
+/* Whether disk i is encrypted unseen by its guest: by encrypt= or an --ice-key. */
+bool config_disk_hidden(const struct config *config, unsigned i);
 
 /* Sets defaults; config_free() releases every string. */
 void config_init(struct config *config);
