@@ -15,7 +15,7 @@ LOGS=build/check
 JOBS=$(nproc)
 passed=0 failed=0 skipped=0
 
-suite_names=(build-gcc build-clang style docs unit-gcc unit-asan unit-tsan fuzz cli guest-kvm install testbed)
+suite_names=(build-gcc build-clang style docs unit-gcc unit-asan unit-tsan fuzz cli guest-kvm guest-ice install testbed)
 
 say() { printf '%s\n' "$*"; }
 
@@ -45,6 +45,7 @@ suite_unit_tsan() { run_libcheck CC=gcc SAN=thread; }
 suite_fuzz() { tests/fuzz/run.sh; }
 suite_cli() { make_quiet minivmm && tests/e2e/cli.sh; }
 suite_guest_kvm() { tests/e2e/guest_kvm.sh; }
+suite_guest_ice() { tests/e2e/ice_kvm.sh; }
 suite_install() { tests/e2e/install.sh; }
 suite_testbed() { tests/e2e/testbed.sh; }
 

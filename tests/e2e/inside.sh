@@ -7,6 +7,7 @@ set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 2
 . tests/e2e/lib.sh
 . tests/e2e/guest_runs.sh
+. tests/e2e/inside_ice.sh
 WORK=$1
 shift
 OUT=/tmp/out
@@ -124,7 +125,7 @@ scenario_acpi_off() {
     saw "acpi-off: init runs" '^guest: init runs'
 }
 
-[ $# -gt 0 ] || set -- guest bzimage smp pvh sync boot_test reset panic disks memory acpi_off button
+[ $# -gt 0 ] || set -- guest bzimage smp pvh sync boot_test reset panic disks memory acpi_off button ice volumes luks_root
 for scenario in "$@"; do
     "scenario_$scenario"
 done

@@ -24,9 +24,10 @@ finish() {
     [ "$failed" -eq 0 ]
 }
 
-# make_root_image FILE: ext4 with busybox and disk-init as its only contents. Needs no root.
+# make_root_image FILE [MKE2FS-OPTION...]: ext4 with busybox and disk-init as its only contents. Needs no root.
 make_root_image() {
-    local stage
+    local stage image=$1
+    shift
     stage=$(mktemp -d)
     mkdir -p "$stage"/{bin,sbin,proc,sys,dev}
     install -m 755 "$(command -v busybox)" "$stage/bin/busybox"
@@ -34,8 +35,8 @@ make_root_image() {
         ln -s busybox "$stage/bin/$applet"
     done
     install -m 755 tests/e2e/disk-init "$stage/sbin/init"
-    rm -f "$1"
-    mke2fs -q -t ext4 -d "$stage" -E root_owner=0:0 "$1" 24M
+    rm -f "$image"
+    mke2fs -q -t ext4 "$@" -d "$stage" -E root_owner=0:0 "$image" 24M
     rm -rf "$stage"
 }
 

@@ -7,10 +7,11 @@ cd "$(dirname "$0")/../.." || exit 2
 . tests/e2e/lib.sh
 WORK=$PWD/build/e2e
 
-make -s guest minivmm || exit 1
+make -s guest minivmm ice-check || exit 1
 rm -rf "$WORK" && mkdir -p "$WORK/results"
 make_guest_initrd "$WORK/initrd.img" || exit 1
 make_root_image "$WORK/root.ext4" || exit 1
+make_root_image "$WORK/root4k.ext4" -b 4096 || exit 1
 tools/unpack-kernel.sh "$KERNEL" "$WORK/vmlinux" || exit 1
 
 tools/testbed/run --results "$WORK/results" --timeout 1500 -- tests/e2e/inside.sh "$WORK" "$@" | tee "$WORK/log"

@@ -264,7 +264,8 @@ static void run_refusals(void)
 
     CHECK(key_set(use.slot, &wide) == ICE_RESULT_OK);
     /* The length is made of units; the sector need not be. */
-    CHECK(ice_do(&use, 0, BLK_IN, PLAIN_SECTOR, SECTOR) == BLK_IOERR);
+    pattern_fill(data[0], SECTOR, 1);
+    CHECK(ice_do(&use, 0, BLK_IN, PLAIN_SECTOR, SECTOR) == BLK_IOERR && pattern_is(data[0], SECTOR, 1));
     CHECK(ice_do(&use, 0, BLK_OUT, PLAIN_SECTOR, SLOT_BYTES - SECTOR) == BLK_IOERR);
     CHECK(ice_do(&use, 0, BLK_OUT, PLAIN_SECTOR + 1, SLOT_BYTES) == BLK_OK);
     /* The last data unit number is exactly 2^64 - 1, or one more. */
@@ -273,8 +274,10 @@ static void run_refusals(void)
     CHECK(ice_do(&use, 0, BLK_OUT, PLAIN_SECTOR, SLOT_BYTES) == BLK_OK);
     CHECK(ice_do(&use, 0, BLK_IN, PLAIN_SECTOR, SLOT_BYTES) == BLK_OK);
     use.dun++;
+    pattern_fill(data[0], SLOT_BYTES, 1);
     CHECK(ice_do(&use, 0, BLK_OUT, PLAIN_SECTOR, SLOT_BYTES) == BLK_IOERR);
     CHECK(ice_do(&use, 0, BLK_IN, PLAIN_SECTOR, SLOT_BYTES) == BLK_IOERR);
+    CHECK(pattern_is(data[0], SLOT_BYTES, 1));
     two.activate = 2;
     CHECK(ice_do(&two, 0, BLK_IN, PLAIN_SECTOR, SECTOR) == BLK_IOERR);
     CHECK(ice_do(&two, 0, BLK_OUT, PLAIN_SECTOR, SECTOR) == BLK_IOERR);
