@@ -20,6 +20,9 @@
 #define STOP_MS  5000 /* from SIGTERM to SIGKILL */
 #define PANIC_MS 2000 /* for what a panicking kernel has to say */
 
+/* Bytes taken in a row before signals and the child are looked at; more than a pipe holds. */
+#define DRAIN_BYTES (256u << 10)
+
 static const char panic_text[] = "Kernel panic - not syncing";
 
 struct text_line {
@@ -154,14 +157,19 @@ static void take_message(struct watcher *w, const char *bytes, size_t len)
         }
 }
 
-/* Reads all that is there; closes at the end of file. */
+/*
+ * Reads all that is there, or so much that the rest was written meanwhile; closes at the end of file. Who
+ * never stops talking is cut short by the caller's other duties, not only by the clock.
+ */
 static void drain(struct watcher *w, int *fd, void (*take)(struct watcher *, const char *, size_t))
 {
     char bytes[4096];
-    while (*fd >= 0) {
+    size_t taken = 0;
+    while (*fd >= 0 && taken < DRAIN_BYTES) {
         ssize_t n = read(*fd, bytes, sizeof(bytes));
         if (n > 0) {
             take(w, bytes, (size_t)n);
+            taken += (size_t)n;
             /* A guest that never stops talking must not keep us from the clock. */
             if ((w->decided && !w->stopping) || now_ms() >= w->deadline)
                 return;
@@ -355,9 +363,13 @@ static void finish(struct watcher *w, bool gone)
     w->stopping = true;
     if (!gone)
         stop(w);
+    siginfo_t gone_info;
+    while (waitid(P_PID, (id_t)w->pid, &gone_info, WEXITED | WNOWAIT) < 0 && errno == EINTR) {
+    }
+    /* Whatever it left behind; before it is reaped, since its number may be another's afterwards. */
+    (void)kill(-w->pid, SIGKILL);
     while (waitpid(w->pid, &status, 0) < 0 && errno == EINTR) {
     }
-    (void)kill(-w->pid, SIGKILL); /* whatever it left behind */
     w->deadline = now_ms() + STOP_MS;
     drain_all(w);
     if (w->line.len)

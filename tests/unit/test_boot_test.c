@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "vmm/boot_test.h"
@@ -133,6 +134,27 @@ START_TEST(time_runs_out_however_much_is_said)
     ck_assert_ptr_nonnull(strstr(run.reason, "login:"));
     ck_assert_int_eq(vm("while :; do echo again and again >&3; done"), BOOT_TIMEOUT);
     ck_assert_int_eq(vm("exit 124"), BOOT_TIMEOUT);
+}
+END_TEST
+
+START_TEST(a_signal_is_heard_however_much_is_said)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    plan.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    ck_assert_int_ge(plan.signal_fd, 0);
+    plan.timeout_s = 20;
+    /* Patterns that cost more than writing does, so that the pipe is never found empty. */
+    expect("(.|login)*(.|in)*:");
+    reject("(.|p)*(.|a)*nic");
+    ck_assert_int_eq(vm("cat /dev/zero >&3 & cat /dev/zero >&3 & sleep 0.3; kill -USR1 $PPID; wait"),
+                     BOOT_FAIL);
+    ck_assert_msg(run.interrupted, "%s", run.reason);
+    close(plan.signal_fd);
+    plan.signal_fd = -1;
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
 }
 END_TEST
 
@@ -314,6 +336,7 @@ int main(void)
     tcase_add_test(tc, a_reject_fails_at_once);
     tcase_add_test(tc, panics_are_told_by_code_and_by_console);
     tcase_add_test(tc, time_runs_out_however_much_is_said);
+    tcase_add_test(tc, a_signal_is_heard_however_much_is_said);
     tcase_add_test(tc, bad_use_comes_with_the_vms_own_words);
     tcase_add_test(tc, endless_lines_and_zeros_do_no_harm);
     tcase_add_test(tc, nothing_is_left_running);
