@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -241,18 +240,11 @@ static void on_connection(void *arg, uint32_t events)
  */
 static int remove_stale(struct control *control, const char *name, struct err *err)
 {
-    int fd = control_connect(control->dir_fd, control->file, SOCK_NONBLOCK);
-    if (fd == -ENOENT)
-        return 0;
-    if (fd == -ECONNREFUSED)
-        return unlinkat(control->dir_fd, control->file, 0) < 0 && errno != ENOENT ? -errno : 0;
-    if (fd >= 0)
-        close(fd);
-    /* -EAGAIN: too busy to take the connection, but there. */
-    if (fd >= 0 || fd == -EAGAIN)
+    int code = control_remove_dead(control->dir_fd, control->file);
+    if (code == -EBUSY)
         return err_set(err, -EBUSY, "--name: a VM named %s is running already: names are one VM's each",
                        name);
-    return fd;
+    return code < 0 ? code : 0;
 }
 
 static int listen_locked(struct control *control, const char *name, struct err *err)
@@ -268,7 +260,10 @@ static int listen_locked(struct control *control, const char *name, struct err *
         return -errno;
     control->dev = st.st_dev;
     control->ino = st.st_ino;
-    return listen(control->fd, BACKLOG) < 0 ? -errno : 0;
+    if (listen(control->fd, BACKLOG) < 0)
+        return -errno;
+    control_remove_numbered(control->dir_fd);
+    return 0;
 }
 
 static int create(struct control *control, const char *name, struct err *err)
@@ -280,11 +275,15 @@ static int create(struct control *control, const char *name, struct err *err)
     if (control->dir_fd < 0)
         return control->dir_fd;
     struct err why = {{0}};
-    if (flock(control->dir_fd, LOCK_EX) < 0)
-        code = -errno;
-    if (code == 0)
+    code = control_dir_lock(control->dir_fd, CONTROL_PATIENCE);
+    if (code == -ETIMEDOUT)
+        return err_set(err, code,
+                       "the run directory is locked by another minivmm that does not go on (fuser -v tells "
+                       "which): end that one, or run with --no-control");
+    if (code == 0) {
         code = listen_locked(control, name, &why);
-    (void)flock(control->dir_fd, LOCK_UN);
+        control_dir_unlock(control->dir_fd);
+    }
     if (code == 0)
         code = loop_add(control->loop, control->fd, EPOLLIN, on_connection, control);
     if (code < 0 && why.text[0])
@@ -312,15 +311,16 @@ int control_listen(const char *name, struct loop *loop, control_fn *fn, void *ct
 }
 
 /* Takes the file away while we still listen, so that nobody takes it for a dead VM's and replaces it first.
- */
+ * Where the lock is not to be had, it stays, and is removed as a dead VM's later. */
 static void remove_own(struct control *control)
 {
     struct stat st;
-    (void)flock(control->dir_fd, LOCK_EX);
+    if (control_dir_lock(control->dir_fd, CONTROL_PATIENCE) < 0)
+        return;
     if (fstatat(control->dir_fd, control->file, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_dev == control->dev &&
         st.st_ino == control->ino)
         (void)unlinkat(control->dir_fd, control->file, 0);
-    (void)flock(control->dir_fd, LOCK_UN);
+    control_dir_unlock(control->dir_fd);
 }
 
 void control_close(struct control *control)

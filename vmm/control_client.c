@@ -235,21 +235,16 @@ static int ask(int dir_fd, const char *file, const char *request, int passed, st
     return code;
 }
 
-static bool strip_suffix(char *file)
-{
-    size_t len = strlen(file);
-    size_t suffix = sizeof(CONTROL_SUFFIX) - 1;
-    if (len <= suffix || strcmp(file + len - suffix, CONTROL_SUFFIX) != 0)
-        return false;
-    file[len - suffix] = '\0';
-    return true;
-}
-
+/* Whether a VM listens there; what a dead one left is removed if the lock is free. */
 static bool is_alive(int dir_fd, const char *file)
 {
     int fd = control_connect(dir_fd, file, SOCK_NONBLOCK);
     if (fd >= 0)
         close(fd);
+    if (fd == -ECONNREFUSED && control_dir_lock(dir_fd, 0) == 0) {
+        (void)control_remove_dead(dir_fd, file);
+        control_dir_unlock(dir_fd);
+    }
     return fd >= 0 || fd == -EAGAIN;
 }
 
@@ -277,7 +272,7 @@ static int list_names(int dir_fd, struct names *names)
     while (code == 0 && (entry = readdir(dir))) {
         char file[CONTROL_FILE_MAX];
         if (snprintf(file, sizeof(file), "%s", entry->d_name) >= (int)sizeof(file) ||
-            !is_alive(dir_fd, entry->d_name) || !strip_suffix(file))
+            !control_strip_suffix(file) || !is_alive(dir_fd, entry->d_name))
             continue;
         void *more = realloc(names->name, (names->count + 1) * sizeof(*names->name));
         code = more ? 0 : -ENOMEM;

@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The run directory and the sockets in it. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vmm/config_internal.h"
@@ -125,4 +129,88 @@ int control_connect(int dir_fd, const char *file, int flags)
         return code;
     }
     return fd;
+}
+
+int control_dir_lock(int dir_fd, unsigned patience)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    struct timespec start;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    /* Held for microseconds, unless its holder was stopped: who waited in flock() could not be ended. */
+    while (flock(dir_fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return -errno;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        if (!patience || now.tv_sec - start.tv_sec > (time_t)patience)
+            return -ETIMEDOUT;
+        (void)nanosleep(&pause, NULL);
+    }
+    return 0;
+}
+
+void control_dir_unlock(int dir_fd)
+{
+    (void)flock(dir_fd, LOCK_UN);
+}
+
+int control_remove_dead(int dir_fd, const char *file)
+{
+    struct stat st;
+    int fd = control_connect(dir_fd, file, SOCK_NONBLOCK);
+    if (fd >= 0) {
+        close(fd);
+        return -EBUSY;
+    }
+    if (fd == -ENOENT)
+        return 0;
+    /* Too busy to take the connection, but there. */
+    if (fd == -EAGAIN)
+        return -EBUSY;
+    if (fd != -ECONNREFUSED)
+        return fd;
+    /* What is no socket refuses connections too, and is not ours to remove. */
+    if (fstatat(dir_fd, file, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    if (!S_ISSOCK(st.st_mode))
+        return -EEXIST;
+    return unlinkat(dir_fd, file, 0) < 0 && errno != ENOENT ? -errno : 1;
+}
+
+bool control_strip_suffix(char *file)
+{
+    size_t len = strlen(file);
+    size_t suffix = sizeof(CONTROL_SUFFIX) - 1;
+    if (len <= suffix || strcmp(file + len - suffix, CONTROL_SUFFIX) != 0)
+        return false;
+    file[len - suffix] = '\0';
+    return true;
+}
+
+/* Whether it is the socket of a VM called after its process (the default of --name), and that is no more. */
+static bool is_numbered_and_gone(const char *file)
+{
+    char *end;
+    if (strncmp(file, "vm-", 3) != 0 || file[3] < '1' || file[3] > '9')
+        return false;
+    long pid = strtol(file + 3, &end, 10);
+    return strcmp(end, CONTROL_SUFFIX) == 0 && pid > 0 && pid == (pid_t)pid && kill((pid_t)pid, 0) < 0 &&
+           errno == ESRCH;
+}
+
+/* Nobody starts a VM of that name again, which would replace its socket. */
+void control_remove_numbered(int dir_fd)
+{
+    int again = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = again < 0 ? NULL : fdopendir(again);
+    const struct dirent *entry;
+    if (!dir) {
+        if (again >= 0)
+            close(again);
+        return;
+    }
+    while ((entry = readdir(dir))) // NOLINT(concurrency-mt-unsafe)
+        if (is_numbered_and_gone(entry->d_name))
+            (void)control_remove_dead(dir_fd, entry->d_name);
+    closedir(dir);
 }

@@ -27,6 +27,22 @@ int control_dir_open(bool create, struct err *err);
 int control_file_name(const char *name, char file[CONTROL_FILE_MAX], struct err *err);
 
 /*
+ * The directory's lock, under which sockets are made and taken away; waits for so many seconds at most.
+ * -ETIMEDOUT: somebody holds it, and does not go on.
+ */
+int control_dir_lock(int dir_fd, unsigned patience);
+void control_dir_unlock(int dir_fd);
+
+/* Under the lock: removes a socket on which nobody listens. 1: it did, 0: there is none, -errno otherwise. */
+int control_remove_dead(int dir_fd, const char *file);
+
+/* Under the lock: does so for all sockets of VMs without a name of their own whose process is no more. */
+void control_remove_numbered(int dir_fd);
+
+/* "web.sock" becomes "web"; false for a file that is no control socket's. */
+bool control_strip_suffix(char *file);
+
+/*
  * A stream socket, bound to or connected with the file in the directory, whatever the length of its path.
  * flags: SOCK_NONBLOCK or 0, when it waits for the other side for CONTROL_PATIENCE at most (-EAGAIN).
  * Returns it or -errno.

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -406,6 +407,70 @@ START_TEST(the_users_commands)
 }
 END_TEST
 
+/* A socket as a killed VM leaves it. */
+static void leave_dead(const char *file)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof(address.sun_path), "%.60s/%s", dir, file);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    close(fd);
+}
+
+static bool is_there(const char *file)
+{
+    char path[128];
+    snprintf(path, sizeof(path), "%s/%s", dir, file);
+    return access(path, F_OK) == 0;
+}
+
+START_TEST(a_start_removes_the_sockets_of_dead_processes)
+{
+    char mine[32];
+    struct control *second;
+    snprintf(mine, sizeof(mine), "vm-%d.sock", (int)getpid());
+    leave_dead("vm-1999999999.sock"); /* above any pid_max */
+    leave_dead(mine);
+    leave_dead("vm-19999999999999999999.sock");
+    leave_dead("named.sock");
+    ck_assert_int_eq(control_listen("web2", loop, on_request, &requests, &second, &err), 0);
+    ck_assert(!is_there("vm-1999999999.sock"));
+    ck_assert(is_there(mine)); /* its process lives, and may be about to listen */
+    ck_assert(is_there("named.sock"));
+    ck_assert(is_there("web.sock"));
+    control_close(second);
+}
+END_TEST
+
+START_TEST(a_listing_removes_what_the_dead_left)
+{
+    char text[4096];
+    char path[128];
+    leave_dead("named.sock");
+    snprintf(path, sizeof(path), "%s/notes.sock", dir);
+    FILE *file = fopen(path, "we");
+    ck_assert_ptr_nonnull(file);
+    fclose(file);
+    ck_assert_int_eq(command(text, sizeof(text), "status"), 0);
+    ck_assert_ptr_nonnull(strstr(text, "\nweb  "));
+    ck_assert(!is_there("named.sock"));
+    ck_assert(is_there("web.sock"));
+    ck_assert(is_there("notes.sock")); /* no socket, not ours */
+}
+END_TEST
+
+START_TEST(a_lock_that_is_never_given_back_holds_up_nobody)
+{
+    struct control *second;
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(flock(fd, LOCK_EX), 0);
+    ck_assert_int_eq(control_listen("web2", loop, on_request, &requests, &second, &err), -ETIMEDOUT);
+    ck_assert_ptr_nonnull(strstr(err.text, "--no-control"));
+    close(fd);
+}
+END_TEST
+
 START_TEST(the_users_mistakes)
 {
     static const struct {
@@ -493,6 +558,9 @@ int main(void)
     tcase_add_test(tc, a_living_name_is_refused_even_when_it_is_busy);
     tcase_add_test(tc, a_dead_vms_socket_is_replaced);
     tcase_add_test(tc, a_socket_that_another_took_over_is_not_removed);
+    tcase_add_test(tc, a_start_removes_the_sockets_of_dead_processes);
+    tcase_add_test(tc, a_listing_removes_what_the_dead_left);
+    tcase_add_test(tc, a_lock_that_is_never_given_back_holds_up_nobody);
     tcase_add_test(tc, names_and_folders_are_checked);
     tcase_add_test(tc, the_users_commands);
     tcase_add_test(tc, the_users_mistakes);
