@@ -33,8 +33,8 @@ build/interop/%: tests/interop/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu17 $(WARN) $(DEFS) -O2 -o $@ $< -lnettle
 
-## make boot                a stock Debian kernel boots under minivmm from a virtio-mmio disk (installs what it needs)
+## make boot                a stock Debian kernel boots under minivmm from an encrypted disk (installs what it needs)
 boot:
 	@sh tools/setup.sh boot
-	@$(MAKE) --no-print-directory minivmm
+	@$(MAKE) --no-print-directory minivmm ice-check
 	@tools/boot.sh
