@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* minivmm --kernel ...: one VM from its flags to its exit code. */
+#include <signal.h>
 #include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
@@ -60,6 +61,20 @@ static int conclude(const struct config *config, const struct vm_result *result)
     return EXIT_CODE_CRASH;
 }
 
+/*
+ * Until the process is gone. vm_create() makes the VM hear them; one that comes when its guest has ended, and
+ * its disks and console are still being closed, must not put itself in place of the guest's exit code.
+ */
+static void hold_ending_signals(void)
+{
+    sigset_t ending;
+    sigemptyset(&ending);
+    sigaddset(&ending, SIGTERM);
+    sigaddset(&ending, SIGINT);
+    sigaddset(&ending, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &ending, NULL);
+}
+
 static int run(const struct config *config)
 {
     struct err err = {{0}};
@@ -100,6 +115,7 @@ int run_main(int argc, char **argv)
         code = report(EXIT_CODE_FAILURE, &err);
     } else {
         log_open(STDERR_FILENO, config.name, level(&config));
+        hold_ending_signals();
         code = run(&config);
     }
     config_free(&config);

@@ -10,9 +10,13 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "minivmm/bytes.h"
 #include "tiny_kernel.h"
+#include "vmm/commands.h"
+#include "vmm/exit_codes.h"
 #include "vmm/vm_internal.h"
 
 #define KERNEL(...)       ((const uint8_t[]){__VA_ARGS__})
@@ -259,6 +263,30 @@ START_TEST(sigterm_stops_the_vm)
 }
 END_TEST
 
+/* As when it comes while disks and console are being closed. */
+START_TEST(a_sigterm_after_the_end_leaves_the_exit_code)
+{
+    config.kernel = tiny_kernel_make(KERNEL(DEBUG_EXIT(7), HALT), sizeof(KERNEL(DEBUG_EXIT(7), HALT)));
+    const char *const flags[] = {"minivmm", "--kernel",     config.kernel, "--memory",     "16M", "--console",
+                                 "none",    "--no-control", "--quiet",     "--debug-exit", NULL};
+    char *argv[ARRAY_SIZE(flags)];
+    memcpy(argv, flags, sizeof(argv));
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        int code = run_main(ARRAY_SIZE(flags) - 1, argv);
+        (void)raise(SIGTERM);
+        (void)raise(SIGINT);
+        (void)raise(SIGHUP);
+        _exit(code);
+    }
+    int status;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_msg(WIFEXITED(status), "killed by signal %d", WTERMSIG(status));
+    ck_assert_int_eq(WEXITSTATUS(status), EXIT_CODE_DEBUG_EXIT + 7);
+}
+END_TEST
+
 START_TEST(an_end_before_the_run_keeps_the_guest_out)
 {
     CREATE(DEBUG_EXIT(9), HALT);
@@ -499,6 +527,7 @@ static const TTest **const with_kvm[] = {
     &the_time_limit_ends_a_guest_that_sleeps,
     &the_time_limit_ends_a_guest_that_never_exits,
     &sigterm_stops_the_vm,
+    &a_sigterm_after_the_end_leaves_the_exit_code,
     &an_end_before_the_run_keeps_the_guest_out,
     &a_vm_that_never_ran_can_be_destroyed,
     &a_paused_guest_stands_still_and_goes_on,
