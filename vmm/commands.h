@@ -7,5 +7,8 @@
 int run_main(int argc, char **argv);       /* minivmm --kernel ...: parse, create, run, exit code */
 int doctor_main(int argc, char **argv);    /* minivmm doctor */
 int boot_test_main(int argc, char **argv); /* minivmm boot-test */
+int slots_main(int argc, char **argv);     /* minivmm slots */
+int key_main(int argc, char **argv);       /* minivmm key set|evict|list */
+int stats_main(int argc, char **argv);     /* minivmm stats */
 
 #endif

@@ -9,8 +9,9 @@ static const struct {
     const char *name;
     int (*main)(int argc, char **argv);
 } commands[] = {
-    {"doctor", doctor_main}, {"boot-test", boot_test_main}, {"stop", control_main},
-    {"pause", control_main}, {"resume", control_main},      {"status", control_main},
+    {"doctor", doctor_main},  {"boot-test", boot_test_main}, {"stop", control_main}, {"pause", control_main},
+    {"resume", control_main}, {"status", control_main},      {"slots", slots_main},  {"key", key_main},
+    {"stats", stats_main},
 };
 
 int main(int argc, char **argv)
