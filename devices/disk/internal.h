@@ -64,6 +64,7 @@ struct disk_queue {
     struct disk_watch watch[DISK_WATCHES_MAX];
     struct disk_list waiting; /* submitted, no step of theirs executing */
     void *zeroes;             /* DISK_ZEROES bytes, never written */
+    _Atomic bool cancel_long; /* what takes long ends at its next step */
     bool no_dsync;            /* the file system knows no RWF_DSYNC: fdatasync follows instead */
 };
 

@@ -112,6 +112,11 @@ int disk_queue_run(struct disk_queue *q, bool wait)
     return q->ops->run(q, wait);
 }
 
+void disk_queue_cancel_long(struct disk_queue *q, bool on)
+{
+    atomic_store_explicit(&q->cancel_long, on, memory_order_release);
+}
+
 unsigned disk_queue_inflight(const struct disk_queue *q)
 {
     return q->inflight;

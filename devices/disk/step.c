@@ -63,8 +63,17 @@ static void note_sync_failure(struct disk *disk, int error)
                   disk->path, strerrordesc_np(-error));
 }
 
-static int refusal(const struct disk *disk, const struct disk_io *io)
+static bool is_cancelled(const struct disk_queue *q, const struct disk_io *io)
 {
+    bool is_long = io->op != DISK_READ && io->op != DISK_WRITE && io->op != DISK_FLUSH;
+
+    return is_long && atomic_load_explicit(&q->cancel_long, memory_order_acquire);
+}
+
+static int refusal(const struct disk_queue *q, const struct disk_io *io)
+{
+    const struct disk *disk = q->disk;
+
     if (io->op == DISK_FLUSH)
         return stability(disk, io);
     /* The device checks too; a request that grew an image would be past mending. */
@@ -74,7 +83,7 @@ static int refusal(const struct disk *disk, const struct disk_io *io)
         return -EROFS;
     if (io->op == DISK_SECURE_ERASE && !disk->geometry.can_secure_erase)
         return -EOPNOTSUPP;
-    return stability(disk, io);
+    return is_cancelled(q, io) ? -ECANCELED : stability(disk, io);
 }
 
 void disk_step_begin(const struct disk_queue *q, struct disk_io *io)
@@ -82,7 +91,7 @@ void disk_step_begin(const struct disk_queue *q, struct disk_io *io)
     io->moved = 0;
     io->pending = 0;
     io->bounce = NULL;
-    io->error = refusal(q->disk, io);
+    io->error = refusal(q, io);
     io->stage = io->error ? STAGE_FINISHED : first_stage(io);
     if (!io->length && io->op != DISK_FLUSH)
         io->stage = STAGE_FINISHED;
@@ -210,6 +219,8 @@ static void transferred(struct disk_queue *q, struct disk_io *io, int result)
     io->moved += (uint64_t)result;
     if (io->moved == io->length)
         moved_all(q, io);
+    else if (is_cancelled(q, io))
+        fail(io, -ECANCELED);
 }
 
 /* The stage to try where the host can't do this one. */

@@ -246,7 +246,10 @@ void blk_queue_run(struct blk_queue *q)
 
 void blk_queue_park(struct blk_queue *q)
 {
+    /* Terabytes may be waiting for their zeroes, and with us the driver that resets, or the VM's end. */
+    disk_queue_cancel_long(q->disk_queue, true);
     worker_park(&q->worker);
+    disk_queue_cancel_long(q->disk_queue, false);
 }
 
 void blk_queue_close(struct blk_queue *q)

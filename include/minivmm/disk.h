@@ -121,6 +121,12 @@ void disk_queue_submit(struct disk_queue *q, struct disk_io *io);
  */
 int disk_queue_run(struct disk_queue *q, bool wait);
 
+/*
+ * on: WRITE_ZEROES, DISCARD and SECURE_ERASE, which can take minutes, end soon, with -ECANCELED; until off.
+ * Any thread.
+ */
+void disk_queue_cancel_long(struct disk_queue *q, bool on);
+
 unsigned disk_queue_inflight(const struct disk_queue *q);
 
 #endif

@@ -404,6 +404,46 @@ START_TEST(test_watches)
 }
 END_TEST
 
+static unsigned zeroes_over;
+
+static void zeroes_done(struct disk_io *io, int result)
+{
+    (void)io;
+    ck_assert_int_eq(result, -ECANCELED);
+    zeroes_over++;
+}
+
+/* Zeroes that tmpfs can only write: what waits and what has begun ends, and what is short goes on. */
+START_TEST(test_cancel_long)
+{
+    const enum disk_engine engine = engine_of(_i);
+    struct disk_rig rig;
+    unsigned char *data = buffer(4096, 5);
+    static const enum disk_op ops[] = {DISK_WRITE_ZEROES, DISK_DISCARD};
+
+    disk_rig_image(&rig, MIB);
+    disk_rig_open(&rig, engine, 4, false, false);
+    disk_queue_cancel_long(rig.queue, true);
+    for (unsigned i = 0; i < 2; i++)
+        ck_assert_int_eq(disk_rig_do(&rig, ops[i], 0, 0, MIB, NULL), -ECANCELED);
+    ck_assert_int_eq(disk_rig_do(&rig, DISK_WRITE, DISK_FUA, 0, 4096, data), 0);
+    ck_assert_int_eq(disk_rig_do(&rig, DISK_READ, 0, 0, 4096, data), 0);
+    ck_assert_int_eq(disk_rig_do(&rig, DISK_FLUSH, 0, 0, 0, NULL), 0);
+    disk_queue_cancel_long(rig.queue, false);
+    /* Begun before it was called off. */
+    zeroes_over = 0;
+    struct disk_io io = {.op = DISK_WRITE_ZEROES, .length = MIB, .done = zeroes_done};
+    disk_queue_submit(rig.queue, &io);
+    disk_queue_cancel_long(rig.queue, true);
+    while (!zeroes_over)
+        ck_assert_int_eq(disk_queue_run(rig.queue, true), 0);
+    disk_queue_cancel_long(rig.queue, false);
+    ck_assert_int_eq(disk_rig_do(&rig, DISK_WRITE_ZEROES, 0, 0, MIB, NULL), 0);
+    disk_rig_close(&rig);
+    free(data);
+}
+END_TEST
+
 static int sync_result; /* what fdatasync() says: 0, or an errno */
 static unsigned syncs;
 
@@ -460,7 +500,8 @@ int main(void)
     tcase_set_timeout(t, 60);
     for (unsigned i = 0; i < sizeof(tests) / sizeof(tests[0]); i++)
         tcase_add_loop_test(t, tests[i], 0, tests[i] == test_no_space || tests[i] == test_direct ? 2 : 4);
-    /* Not io_uring on disk: there the kernel syncs by itself. */
+    /* The second not with io_uring on disk: there the kernel syncs by itself. */
+    tcase_add_loop_test(t, test_cancel_long, 2, 4);
     tcase_add_loop_test(t, test_failed_sync_stays_failed, 1, 4);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
