@@ -45,7 +45,12 @@ suite_unit_tsan() { run_libcheck CC=gcc SAN=thread; }
 suite_fuzz() { tests/fuzz/run.sh; }
 suite_cli() { make_quiet minivmm && tests/e2e/cli.sh; }
 suite_guest_kvm() { tests/e2e/guest_kvm.sh; }
-suite_guest_ice() { tests/e2e/ice_kvm.sh; }
+suite_guest_ice() {
+    local status=0
+    tests/e2e/ice_kvm.sh || status=1
+    tests/e2e/ice_cli.sh || status=1
+    return $status
+}
 suite_install() { tests/e2e/install.sh; }
 suite_testbed() { tests/e2e/testbed.sh; }
 
