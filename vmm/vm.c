@@ -51,7 +51,8 @@ static void on_panicked(void *ctx, unsigned flags)
     if (flags & 1U)
         vm_end(vm, VM_END_PANIC, 0);
     else
-        log_warn("the guest crashed and has loaded its crash kernel (pvpanic %#x)", flags);
+        log_warn_limited(&vm->crashes, "the guest crashed and has loaded its crash kernel (pvpanic %#x)",
+                         flags);
 }
 
 static void on_quit(void *ctx)

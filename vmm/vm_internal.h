@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <time.h>
 
+#include "minivmm/log.h"
 #include "vmm/console.h"
 #include "vmm/control.h"
 #include "vmm/machine.h"
@@ -30,6 +31,7 @@ struct vm {
     sigset_t mask_before;
     bool mask_changed;
     struct timespec started;
+    struct log_limit crashes; /* told of by the guest */
     pthread_mutex_t end_lock;
     struct vm_result result; /* under end_lock until the vCPUs are joined; the first end wins */
 };
