@@ -32,12 +32,15 @@ int keyfile_open(const char *path, struct err *err)
     return fd;
 }
 
-static int hex_value(uint8_t c)
+static bool is_hex(uint8_t c)
 {
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
+
+/* Of a character that is_hex(). */
+static unsigned hex_value(uint8_t c)
+{
+    return c <= '9' ? c - '0' : (c & 0x0fU) + 9U;
 }
 
 /* Length without the newline when the bytes are hexadecimal digits, else 0. */
@@ -46,7 +49,7 @@ static size_t hex_length(const uint8_t *text, size_t len)
     if (len > 1 && text[len - 1] == '\n')
         len--;
     for (size_t i = 0; i < len; i++)
-        if (hex_value(text[i]) < 0)
+        if (!is_hex(text[i]))
             return 0;
     return len;
 }

@@ -26,29 +26,32 @@ struct slots_wish {
     bool json, help;
 };
 
-/* The value of --flag VALUE or --flag=VALUE; NULL when arg is another flag or the value is missing. */
-static const char *value_of(const char *flag, int argc, char **argv, int *i)
+/* The value of --flag VALUE (then *i moves on) or --flag=VALUE; NULL when arg is another flag or lacks it. */
+static const char *value_of(const char *flag, const char *arg, const char *next, int *i)
 {
     size_t len = strlen(flag);
-    if (strncmp(argv[*i], flag, len) != 0)
+    if (strncmp(arg, flag, len) != 0)
         return NULL;
-    if (argv[*i][len] == '=')
-        return argv[*i] + len + 1;
-    return argv[*i][len] == '\0' && *i + 1 < argc ? argv[++*i] : NULL;
+    if (arg[len] == '=')
+        return arg + len + 1;
+    if (arg[len] || !next)
+        return NULL;
+    ++*i;
+    return next;
 }
 
 static int parse(int argc, char **argv, struct slots_wish *wish, struct err *err)
 {
     for (int i = 1; i < argc; i++) {
-        const char *flag = argv[i], *value = NULL;
+        const char *flag = argv[i], *next = argv[i + 1], *value = NULL;
         uint64_t total = 0;
         if (strcmp(flag, "--help") == 0 || strcmp(flag, "-h") == 0) {
             wish->help = true;
         } else if (strcmp(flag, "--json") == 0) {
             wish->json = true;
-        } else if ((value = value_of("--ice-map", argc, argv, &i))) {
+        } else if ((value = value_of("--ice-map", flag, next, &i))) {
             wish->map = value;
-        } else if ((value = value_of("--ice-total", argc, argv, &i))) {
+        } else if ((value = value_of("--ice-total", flag, next, &i))) {
             if (config_value_number(value, 1, SLOTMAP_SLOTS_MAX, &total, err) < 0)
                 return err_prefix(err, -EINVAL, "slots: --ice-total");
             wish->total = (unsigned)total;

@@ -31,14 +31,14 @@ make_key() { (umask 077 && head -c 48 /dev/urandom | base64 -w0 >"$1"); } # FILE
 says() { grep -qF -- "$1" "$2"; }                                        # TEXT FILE
 not_in() { ! grep -qF -- "$1" "$2"; }                                    # TEXT FILE
 
-# start FLAG...: VM "box", whose guest keeps a key in its window's first slot; returns when it does so.
+# VM "box", whose guest keeps a key in its window's first slot; returns when it does so.
 start() {
     blank "$WORK/a.img" && blank "$WORK/b.img" && blank "$WORK/c.img"
     rm -f "$WORK/in" && mkfifo "$WORK/in"
     # Opened for both, or the start would wait for the other end.
     (cd "$WORK" && ulimit -c unlimited && exec "$MINIVMM" --kernel "$OLDPWD/$GUEST" --debug-exit --timeout 120 \
         --name box --memory 16M --cmdline ice=hold --ice-slots 4@3 --disk a.img,queues=2 \
-        --disk b.img,queues=2 --disk c.img,id=secret,encrypt=key "$@" <>in >out 2>err) &
+        --disk b.img,queues=2 --disk c.img,id=secret,encrypt=key <>in >out 2>err) &
     vm=$!
     for _ in $(seq 200); do
         grep -q '^# holding' "$WORK/out" && return 0
