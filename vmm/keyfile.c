@@ -40,7 +40,7 @@ static bool is_hex(uint8_t c)
 /* Of a character that is_hex(). */
 static unsigned hex_value(uint8_t c)
 {
-    return c <= '9' ? c - '0' : (c & 0x0fU) + 9U;
+    return (c & 0x0fU) + (c <= '9' ? 0U : 9U);
 }
 
 /* Length without the newline when the bytes are hexadecimal digits, else 0. */
