@@ -38,7 +38,11 @@ suite_style() {
     if make_quiet format-check; then say "ok - clang-format"; else say "not ok - clang-format"; fi
     if make_quiet tidy; then say "ok - clang-tidy"; else say "not ok - clang-tidy"; fi
 }
-suite_docs() { make_quiet minivmm && tests/e2e/docs.sh; }
+suite_docs() {
+    make_quiet minivmm || return 1
+    tests/e2e/docs.sh
+    tests/e2e/conformance.sh
+}
 suite_unit_gcc() { run_libcheck CC=gcc; }
 suite_unit_asan() { run_libcheck CC=gcc SAN=address,undefined; }
 suite_unit_tsan() { run_libcheck CC=gcc SAN=thread; }

@@ -310,6 +310,35 @@ START_TEST(wrapped_keys_go_their_way)
 }
 END_TEST
 
+/*
+ * Were the KDF labels one, the secret would be the inline key, or begin with it: a guest that is told the
+ * secret would have the key.
+ */
+START_TEST(the_software_secret_is_not_the_inline_key)
+{
+    struct ice_command c, secret;
+    uint8_t inline_key[512], as_key[512];
+    generate(&vm, &c);
+    ck_assert_uint_eq(feed(&vm, &c, ICE_CALL_PREPARE_KEY), ICE_RESULT_OK);
+    secret = c;
+    ck_assert_uint_eq(feed(&vm, &secret, ICE_CALL_DERIVE_SW_SECRET), ICE_RESULT_OK);
+    struct ice_command n = {.call = ICE_CALL_SET_KEY,
+                            .slot = 20,
+                            .key_size = ICE_KEY_128,
+                            .key_kind = ICE_KEY_KIND_WRAPPED,
+                            .in_len = c.out_len};
+    memcpy(n.in, c.out, sizeof(n.in));
+    ck_assert_uint_eq(call(&vm, &n), ICE_RESULT_OK);
+    n = (struct ice_command){
+        .call = ICE_CALL_SET_KEY, .slot = 21, .key_size = ICE_KEY_128, .in_len = ICE_SW_SECRET_SIZE};
+    memcpy(n.in, secret.out, ICE_SW_SECRET_SIZE);
+    ck_assert_uint_eq(call(&vm, &n), ICE_RESULT_OK);
+    encrypt_zeroes(&vm, 20, inline_key);
+    encrypt_zeroes(&vm, 21, as_key);
+    ck_assert_mem_ne(inline_key, as_key, 512);
+}
+END_TEST
+
 START_TEST(blobs_of_others_and_altered_ones)
 {
     struct ice_command long_term, ephemeral, c;
@@ -381,6 +410,7 @@ int main(void)
     tcase_add_test(t, blocks_outside_memory);
     tcase_add_test(t, doorbell_storm);
     tcase_add_test(t, wrapped_keys_go_their_way);
+    tcase_add_test(t, the_software_secret_is_not_the_inline_key);
     tcase_add_test(t, blobs_of_others_and_altered_ones);
     tcase_add_test(t, a_slot_in_use_is_busy_and_unchanged);
     suite_add_tcase(s, t);

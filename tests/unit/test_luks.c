@@ -19,7 +19,7 @@ static int sh(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 static int sh(const char *fmt, ...)
 {
-    char command[1024];
+    char command[2048];
     va_list ap;
     va_start(ap, fmt);
     int n = snprintf(command, sizeof(command), "cd %s && exec >log 2>&1; PATH=$PATH:/sbin:/usr/sbin; ", dir);
@@ -133,6 +133,66 @@ START_TEST(volumes_that_are_refused)
 }
 END_TEST
 
+/*
+ * Alters the metadata of both headers, 16 KiB each, and mends their checksums: SHA-256 over the header with
+ * the checksum's 64 bytes at 448 zero. The metadata is JSON text behind the first 4096 bytes, with zeroes
+ * behind.
+ */
+static void alter_metadata(const char *sed)
+{
+    for (unsigned i = 0; i < 2; i++)
+        ck_assert_int_eq(
+            sh("dd if=img of=hdr bs=16384 skip=%u count=1 status=none && head -c 4096 hdr >bin && "
+               "tail -c +4097 hdr | LC_ALL=C sed '%s' >json && cat bin json | head -c 16384 >new && "
+               "! cmp -s hdr new && dd if=/dev/zero of=new bs=1 seek=448 count=64 conv=notrunc status=none "
+               "&& "
+               "sum=$(sha256sum <new | cut -c 1-64 | sed 's/../\\\\x&/g') && "
+               "$(command -v env) printf \"$sum\" | dd of=new bs=1 seek=448 conv=notrunc status=none && "
+               "dd if=new of=img bs=16384 seek=%u conv=notrunc status=none",
+               i, sed, i),
+            0);
+}
+
+static void format_anew(void)
+{
+    ck_assert_int_eq(sh("truncate -s 0 img; truncate -s 24M img; cryptsetup luksFormat " FAST
+                        "--type luks2 --sector-size 512 --key-file pass img"),
+                     0);
+}
+
+START_TEST(metadata_that_is_refused)
+{
+    static const struct {
+        const char *sed, *why;
+    } cases[] = {
+        {"s/\"config\":{/\"config\":{\"requirements\":{\"mandatory\":[\"from-the-future\"]},/",
+         "requirement"},
+        {"s/\"sector_size\":512/&,\"integrity\":{\"type\":\"hmac(sha256)\",\"journal_encryption\":\"none\","
+         "\"journal_integrity\":\"none\"}/",
+         "integrity"},
+        {"s/\"segments\":{\"0\":{\"type\":\"crypt\",\"offset\":\"16777216\",\"size\":\"dynamic\"/"
+         "\"segments\":{\"1\":{\"type\":\"crypt\",\"offset\":\"17825792\",\"size\":\"dynamic\","
+         "\"iv_tweak\":\"2048\",\"encryption\":\"aes-xts-plain64\",\"sector_size\":512},"
+         "\"0\":{\"type\":\"crypt\",\"offset\":\"16777216\",\"size\":\"1048576\"/;"
+         "s/\"segments\":\\[\"0\"/&,\"1\"/",
+         "segments"},
+    };
+    struct luks_volume v;
+    struct err err = {""};
+    uint8_t key[LUKS_KEY_MAX];
+    /* Altered harmlessly, it opens: the way of altering is right. */
+    format_anew();
+    alter_metadata("s/\"offset\":\"16777216\"/\"offset\":\"16781312\"/");
+    ck_assert_msg(luks_open(at("img"), at("pass"), &v, key, &err) == 0, "%s", err.text);
+    ck_assert_uint_eq(v.data_offset, 16781312);
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        format_anew();
+        alter_metadata(cases[i].sed);
+        refused("img", "pass", -EINVAL, cases[i].why);
+    }
+}
+END_TEST
+
 /* A header cut off or garbled anywhere must end in a sentence. */
 START_TEST(damaged_headers)
 {
@@ -165,6 +225,7 @@ int main(void)
     tcase_add_test(t, keys_and_geometry);
     tcase_add_test(t, bad_passphrases);
     tcase_add_test(t, volumes_that_are_refused);
+    tcase_add_test(t, metadata_that_is_refused);
     tcase_add_test(t, damaged_headers);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
