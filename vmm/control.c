@@ -136,7 +136,8 @@ int control_take_fd(struct control *control)
     return fd;
 }
 
-/* As recv(), but keeps the last descriptor that came along; room is for one, the kernel closes the others. */
+/* As recv(), but keeps the last descriptor that came along; the kernel closes those for which there is no
+ * room. */
 static ssize_t receive(struct client *client)
 {
     union {
@@ -146,7 +147,7 @@ static ssize_t receive(struct client *client)
     struct iovec part = {.iov_base = client->request + client->len,
                          .iov_len = sizeof(client->request) - client->len};
     struct msghdr message = {
-        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_LEN(sizeof(int))};
     ssize_t n = recvmsg(client->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     struct cmsghdr *c = n >= 0 ? CMSG_FIRSTHDR(&message) : NULL;
     if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS ||

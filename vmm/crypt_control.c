@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "devices/ice/arena.h"
 #include "vmm/config_internal.h"
@@ -38,14 +39,16 @@ static int set_key(struct crypt *crypt, unsigned slot, const char *alg_name, int
     const char *names[ICE_ALG_COUNT + 1] = {NULL};
     unsigned alg = 0;
     bool guest = false;
+    struct stat st;
     for (unsigned i = 0; i < ICE_ALG_COUNT; i++)
         names[i] = ice_alg_name(i);
     int code = alg_name ? config_value_choice(alg_name, names, &alg, err)
                         : err_set(err, -EINVAL, "an algorithm is missing");
     if (code < 0)
         return err_prefix(err, code, "--alg");
-    if (fd < 0)
-        return err_set(err, -EINVAL, "no descriptor with a key came along");
+    /* A pipe would make the VM's main thread wait for its writer. */
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+        return err_set(err, -EINVAL, "no file with a key came along");
     uint8_t *scratch = arena_alloc(KEYFILE_SCRATCH);
     if (!scratch)
         return err_set(err, -ENOMEM, "no locked memory is left for a key");

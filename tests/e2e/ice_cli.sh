@@ -172,6 +172,23 @@ luks() {
         --disk "$image,encrypt=luks,key=$WORK/key2"
 }
 
+# A key by descriptor, and wrapped keys with the host's key-encryption key.
+other_ways() {
+    local rule=("key-file=$WORK/key" unit=4096 stride=8)
+    blank "$WORK/plain.img"
+    printf 'minivmm: written by the host' | dd of="$WORK/plain.img" bs=512 seek=104 conv=notrunc status=none
+    "$ICE_CHECK" "${rule[@]}" encrypt "$WORK/plain.img" "$WORK/fd.img"
+    run --kernel "$GUEST" --debug-exit --timeout 60 --name fd --cmdline "ice=transparent unit=4096" \
+        --disk "$WORK/fd.img,queues=2,id=x" --ice-key slot=50,disk=x,alg=aes-xts,unit=4096,fd=9 9<"$WORK/key" </dev/null
+    check "a key by descriptor: the guest reads and writes" [ $? -eq 0 ]
+    check "a key by descriptor: nettle decrypts what the guest wrote" "$ICE_CHECK" "${rule[@]}" \
+        "dun=1024" "offset=$((1024 * 512))" length=4096 seed=41 pattern "$WORK/fd.img"
+    blank "$WORK/e.img" && blank "$WORK/f.img"
+    run --kernel "$GUEST" --debug-exit --timeout 60 --name kek --cmdline "ice=neighbour" --ice-slots 4 \
+        --ice-kek "$WORK/key" --disk "$WORK/e.img,queues=2" --disk "$WORK/f.img,queues=2" </dev/null
+    check "a key-encryption key: the guest runs" [ $? -eq 0 ]
+}
+
 refusals() {
     local vm_flags=(--kernel "$GUEST" --console none --name refused)
     blank "$WORK/d.img"
@@ -203,6 +220,7 @@ blank "$WORK/c2.img"
 start || { finish; exit 1; }
 map_and_keys
 nothing_shows_keys
+other_ways
 refusals
 no_core
 luks 512

@@ -26,6 +26,7 @@ static struct err err;
 static char asked[5000];
 static unsigned requests;
 static bool stopped;
+static int taken_fd;
 
 static int on_request(void *ctx, const char *request, FILE *out, struct err *e)
 {
@@ -39,6 +40,8 @@ static int on_request(void *ctx, const char *request, FILE *out, struct err *e)
         return err_set(e, -EINVAL, "two\nlines");
     if (strncmp(request, "stop", 4) == 0)
         stopped = true;
+    if (strcmp(request, "take") == 0)
+        taken_fd = control_take_fd(control);
     if (strcmp(request, "status") == 0)
         fprintf(out, "state=running\nname=007\npid=42\ncpus=2\nmemory=134217728\nuptime=1.500\n"
                      "disk0.path=a\"b\ndisk0.flags=0xf\n");
@@ -53,6 +56,7 @@ static void setup(void)
     setenv("MINIVMM_RUN_DIR", dir, 1);
     requests = 0;
     stopped = false;
+    taken_fd = -2;
     ck_assert_int_eq(loop_create(&loop, &err), 0);
     int code = control_listen("web", loop, on_request, &requests, &control, &err);
     ck_assert_msg(code == 0, "%s", err.text);
@@ -122,6 +126,79 @@ START_TEST(answers_one_request_and_hangs_up)
     hear(fd, text, sizeof(text));
     ck_assert_str_eq(text, "ok\n");
     ck_assert_uint_eq(requests, 1);
+}
+END_TEST
+
+/* Sends text with count descriptors of the same file. */
+static void pass(int fd, const char *text, int file, unsigned count)
+{
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(4 * sizeof(int))];
+    } room = {.header = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+    struct iovec part = {.iov_base = (void *)(uintptr_t)text, .iov_len = strlen(text)};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = &room,
+                             .msg_controllen = CMSG_SPACE(count * sizeof(int))};
+    room.header.cmsg_len = CMSG_LEN(count * sizeof(int));
+    for (unsigned i = 0; i < count; i++)
+        memcpy(CMSG_DATA(&room.header) + i * sizeof(int), &file, sizeof(int));
+    ck_assert_int_eq(sendmsg(fd, &message, MSG_NOSIGNAL), (ssize_t)strlen(text));
+    pump();
+}
+
+static unsigned open_fds(void)
+{
+    unsigned n = 0;
+    for (int fd = 0; fd < 256; fd++)
+        n += fcntl(fd, F_GETFD) >= 0;
+    return n;
+}
+
+START_TEST(a_descriptor_comes_along)
+{
+    char text[256], word[8] = "";
+    int pipes[2];
+    ck_assert_int_eq(pipe2(pipes, O_CLOEXEC), 0);
+    int fd = dial();
+    pass(fd, "ta", pipes[1], 1);
+    pass(fd, "ke\n", pipes[1], 1); /* the last one counts */
+    hear(fd, text, sizeof(text));
+    ck_assert_int_ge(taken_fd, 0);
+    ck_assert_int_eq(fcntl(taken_fd, F_GETFD), FD_CLOEXEC);
+    ck_assert_int_eq(write(taken_fd, "key", 3), 3);
+    ck_assert_int_eq(read(pipes[0], word, sizeof(word)), 3);
+    close(taken_fd);
+    fd = dial();
+    say(fd, "take\n", 5);
+    hear(fd, text, sizeof(text));
+    ck_assert_int_eq(taken_fd, -1);
+    ck_assert_int_eq(control_take_fd(control), -1);
+    close(pipes[0]);
+    close(pipes[1]);
+}
+END_TEST
+
+START_TEST(descriptors_that_nobody_takes_are_closed)
+{
+    char text[256];
+    int file = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    unsigned before = open_fds();
+    for (unsigned i = 0; i < 8; i++) {
+        int fd = dial();
+        pass(fd, "pa", file, 1 + i % 4);
+        if (i % 2) {
+            pass(fd, "use\n", file, 1 + i / 2);
+            hear(fd, text, sizeof(text));
+            ck_assert_str_eq(text, "ok\n");
+        } else {
+            close(fd);
+        }
+        pump();
+        ck_assert_uint_eq(open_fds(), before);
+    }
+    close(file);
 }
 END_TEST
 
@@ -549,6 +626,8 @@ int main(void)
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, answers_one_request_and_hangs_up);
     tcase_add_test(tc, a_refusal_is_one_line);
+    tcase_add_test(tc, a_descriptor_comes_along);
+    tcase_add_test(tc, descriptors_that_nobody_takes_are_closed);
     tcase_add_test(tc, long_requests_and_control_characters_are_refused);
     tcase_add_test(tc, a_client_that_reads_nothing_holds_up_nobody);
     tcase_add_test(tc, clients_that_leave_at_any_point_are_forgotten);
