@@ -65,7 +65,8 @@ START_TEST(test_denials_are_logged_once)
     ck_assert_msg(strstr(text, "disk3: request refused for keyslot 28"), "%s", text);
     for (const char *at = text; (at = strchr(at, '\n')); at++)
         lines++;
-    ck_assert_msg(lines == 1 || lines == 2, "%s", text);
+    ck_assert_uint_ge(lines, 1);
+    ck_assert_uint_le(lines, 2);
     fclose(to);
 }
 END_TEST
