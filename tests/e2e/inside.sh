@@ -125,7 +125,7 @@ scenario_acpi_off() {
     saw "acpi-off: init runs" '^guest: init runs'
 }
 
-[ $# -gt 0 ] || set -- guest bzimage smp pvh sync boot_test reset panic disks memory acpi_off button ice volumes luks_root
+[ $# -gt 0 ] || set -- guest bzimage smp pvh sync boot_test reset panic disks memory acpi_off button volumes luks_root
 for scenario in "$@"; do
     "scenario_$scenario"
 done
