@@ -55,11 +55,12 @@ static int load_with(const char *cmdline, bool initrd, bool acpi, struct arch_en
 {
     static const struct arch_device devices[] = {{ARCH_DEVICE_VIRTIO_MMIO, 0xd0000000, 0x1000, 5},
                                                  {ARCH_DEVICE_VIRTIO_MMIO, 0xd0001000, 0x1000, 6},
-                                                 {ARCH_DEVICE_GED, 0xd0002000, 0x1000, 7}};
+                                                 {ARCH_DEVICE_GED, 0xd0002000, 0x1000, 7},
+                                                 {ARCH_DEVICE_KEY_SERVICE, 0xd0003000, 0x1000, 8}};
     struct arch_machine machine = {.mem = &mem,
                                    .cpus = 2,
                                    .device = devices,
-                                   .device_count = 3,
+                                   .device_count = 4,
                                    .serial = true,
                                    .acpi = acpi,
                                    .cmdline = cmdline};
@@ -495,7 +496,8 @@ START_TEST(command_line_length_and_devices)
 
     const char *got = guest_memory_at(&mem, LAYOUT_CMDLINE, 256, GUEST_READ);
     static const char devices[] =
-        " virtio_mmio.device=0x1000@0xd0000000:5 virtio_mmio.device=0x1000@0xd0001000:6";
+        " virtio_mmio.device=0x1000@0xd0000000:5 virtio_mmio.device=0x1000@0xd0001000:6"
+        " minivmm_ice.device=0x1000@0xd0003000:8";
     char want[256];
     ck_assert_int_eq(load_with("a acpi=off b -- init words", false, true, &entry, &err), 0);
     snprintf(want, sizeof(want), "a acpi=off b%s -- init words", devices);
