@@ -46,10 +46,10 @@ int luks_open(const char *path, const char *passphrase_file, struct luks_volume 
     if (pipe2(fds, O_CLOEXEC) < 0)
         return err_set(err, -errno, "%s: no pipe to the helper that opens LUKS volumes: %s", path,
                        strerror(errno));
-    pid_t child = fork();
+    pid_t parent = getpid(), child = fork();
     if (child == 0) {
         close(fds[0]);
-        luks_child_run(path, passphrase_file, fds[1]);
+        luks_child_run(path, passphrase_file, parent, fds[1]);
         _exit(0);
     }
     close(fds[1]);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <json-c/json.h>
 #include <libcryptsetup.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -230,8 +231,11 @@ static bool write_all(int fd, const void *from, size_t len)
     return true;
 }
 
-void luks_child_run(const char *path, const char *passphrase_file, int fd)
+void luks_child_run(const char *path, const char *passphrase_file, pid_t parent, int fd)
 {
+    /* This process shares the VM's lock on its keyslots, so it must not outlive the VM. */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
+        return;
     uint8_t key[LUKS_KEY_MAX];
     struct job job = {.path = path, .passphrase_file = passphrase_file, .key = key};
     /* Key bytes pass through here: no core file, no tracer. */

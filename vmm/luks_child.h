@@ -2,6 +2,8 @@
 #ifndef MINIVMM_VMM_LUKS_CHILD_H
 #define MINIVMM_VMM_LUKS_CHILD_H
 
+#include <sys/types.h>
+
 #include "luks.h"
 
 /* What the child writes to the pipe; volume.key_size bytes of key follow when code is 0. */
@@ -11,7 +13,7 @@ struct luks_answer {
     char text[512];
 };
 
-/* The child's whole life: opens the volume and writes the answer to fd. */
-void luks_child_run(const char *path, const char *passphrase_file, int fd);
+/* The child's whole life, which ends with its parent's: opens the volume and writes the answer to fd. */
+void luks_child_run(const char *path, const char *passphrase_file, pid_t parent, int fd);
 
 #endif
