@@ -88,6 +88,12 @@ const char *arena_kind(void)
     return arena.kind;
 }
 
+bool arena_holds(const void *p)
+{
+    const uint8_t *at = p;
+    return arena.base && at >= arena.base && at < arena.base + ARENA_BYTES;
+}
+
 size_t arena_search(const void *bytes, size_t len)
 {
     size_t found = 0;

@@ -8,6 +8,7 @@
 #ifndef MINIVMM_ICE_ARENA_H
 #define MINIVMM_ICE_ARENA_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "minivmm/errors.h"
@@ -22,6 +23,9 @@ const char *arena_kind(void);
 void *arena_alloc(size_t size);
 void *arena_realloc(void *old, size_t size);
 void arena_free(void *p);
+
+/* True when p points into the arena. */
+bool arena_holds(const void *p);
 
 /* How often the bytes occur in the arena's touched part; lets a test prove that a dropped key is gone. */
 size_t arena_search(const void *bytes, size_t len);

@@ -73,6 +73,7 @@ int ice_key_create(const struct ice_ciphers *ciphers, const struct ice_spec *spe
      * here. */
     if (spec->alg == ICE_ALG_AES_XTS && halves_equal(raw, raw_len / 2))
         return err_set(err, -EINVAL, "the two halves of an AES-XTS key must differ");
+    libcrypto_keys_follow();
     struct ice_key *key = arena_alloc(sizeof(*key));
     if (!key)
         return err_set(err, -ENOMEM, "the memory for keys is full");

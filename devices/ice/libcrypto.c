@@ -3,30 +3,49 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "arena.h"
 
-/* The hooks take file and line for debugging; the arena has no use for them. */
+/*
+ * Set before the first key comes near libcrypto. What it allocates earlier are its tables of algorithms: half
+ * a megabyte that holds no secret, and whose pages would cost a millisecond and more in memory that is out of
+ * the kernel's map.
+ */
+static _Atomic bool keys_follow;
+
+void libcrypto_keys_follow(void)
+{
+    atomic_store_explicit(&keys_follow, true, memory_order_release);
+}
+
+/* The hooks take file and line for debugging; nobody here has a use for them. */
 static void *hook_malloc(size_t size, const char *file, int line)
 {
     (void)file;
     (void)line;
-    return arena_alloc(size);
+    return atomic_load_explicit(&keys_follow, memory_order_acquire) ? arena_alloc(size) : malloc(size);
 }
 
+/* A block stays where it began: one from before the first key holds none. */
 static void *hook_realloc(void *p, size_t size, const char *file, int line)
 {
-    (void)file;
-    (void)line;
-    return arena_realloc(p, size);
+    if (!p)
+        return hook_malloc(size, file, line);
+    return arena_holds(p) ? arena_realloc(p, size) : realloc(p, size);
 }
 
 static void hook_free(void *p, const char *file, int line)
 {
     (void)file;
     (void)line;
-    arena_free(p);
+    if (arena_holds(p))
+        arena_free(p);
+    else
+        free(p);
 }
 
 static int find(struct libcrypto *lib, void **slot, const char *name, struct err *err)

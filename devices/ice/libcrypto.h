@@ -45,9 +45,13 @@ struct libcrypto {
 };
 
 /*
- * Opens the arena, loads libcrypto and sends its allocations to the arena. Single-threaded; the library stays
- * for the life of the process, so a second call gives the same table. -ENOSYS, -ENOMEM with a sentence.
+ * Opens the arena, loads libcrypto and takes over its allocations. Single-threaded; the library stays for the
+ * life of the process, so a second call gives the same table. -ENOSYS, -ENOMEM with a sentence.
  */
 int libcrypto_load(const struct libcrypto **out, struct err *err);
+
+/* To be called before key bytes are handed to libcrypto: from here on it allocates in the arena. Any thread.
+ */
+void libcrypto_keys_follow(void);
 
 #endif

@@ -37,6 +37,7 @@ static int hkdf(const struct libcrypto *lib, const uint8_t *secret, size_t len, 
         OSSL_PARAM_octet_string(OSSL_KDF_PARAM_INFO, (void *)(uintptr_t)label, strlen(label)),
         OSSL_PARAM_END,
     };
+    libcrypto_keys_follow();
     EVP_KDF *kdf = lib->EVP_KDF_fetch(NULL, "HKDF", NULL);
     EVP_KDF_CTX *ctx = kdf ? lib->EVP_KDF_CTX_new(kdf) : NULL;
     int ok = ctx && lib->EVP_KDF_derive(ctx, out, out_len, params) == 1;
@@ -59,6 +60,7 @@ static int random_bytes(void *to, size_t len)
 int wrap_create(const struct libcrypto *lib, const uint8_t *vm_key, const uint8_t uuid[WRAP_UUID_BYTES],
                 struct wrap **out, struct err *err)
 {
+    libcrypto_keys_follow();
     struct wrap *w = arena_alloc(sizeof(*w));
     if (!w)
         return err_set(err, -ENOMEM, "the memory for keys is full");

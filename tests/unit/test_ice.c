@@ -434,7 +434,7 @@ START_TEST(evicted_keys_leave_nothing_in_the_arena)
     set_xts(20, 0xc3);
     crypt_flat(20, true, 0, plain, out, 512);
     crypt_flat(20, false, 0, out, out, 512);
-    ck_assert(arena_search(key, 16) > 0);
+    ck_assert(arena_search(key, 16) > 1); /* ours, and libcrypto's: its copies are in the arena too */
     ck_assert_int_eq(ice_slot_evict(ice, 20, 100, &err), 0);
     ck_assert_uint_eq(arena_search(key, 16), 0);
     ck_assert_uint_eq(arena_search(key + 32, 16), 0);
