@@ -7,6 +7,8 @@ VERSION := 0.1.0
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc)
 endif
+# For scripts that call make themselves: they are no part of this make's jobs.
+ALONE := unset MAKEFLAGS MFLAGS MAKELEVEL;
 SHELL   := /bin/bash
 
 CC      ?= gcc

@@ -47,9 +47,9 @@ tidy:
 ## make check               all tests; ends with "N passed, N failed, N skipped"
 check:
 	@sh tools/setup.sh check
-	@tools/check.sh
+	@$(ALONE) tools/check.sh
 
 ## make fresh               on a minimal Debian made for it, the README's first command (root, debootstrap)
 .PHONY: fresh
 fresh:
-	@tests/e2e/fresh.sh
+	@$(ALONE) tests/e2e/fresh.sh

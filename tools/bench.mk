@@ -7,10 +7,22 @@ build/bench/%: tools/bench/%.c
 	@echo "  CC    $<"
 	$(Q)gcc -std=gnu17 $(WARN) $(DEFS) -O2 -o $@ $<
 
-.PHONY: bench
+build/bench/icebench: tools/bench/icebench.c tools/bench/vhostuser.c tools/bench/vhostuser.h build/gcc/libminivmm.a $(TEST_LIB_OBJ)
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)gcc -std=gnu17 $(WARN) $(DEFS) -O2 -Iinclude -I. -Itests/lib -Itools/bench -o $@ $(filter %.c,$^) \
+	    build/gcc/tests/lib/ringdrv.o build/gcc/tests/lib/mmiodrv.o build/gcc/libminivmm.a $(LIBS)
+
+.PHONY: bench bench-ice
+## make bench-ice           the crypto engine's part of it: against qemu-storage-daemon over LUKS, and openssl speed
+bench-ice:
+	@sh tools/setup.sh bench
+	@$(MAKE) --no-print-directory CC=gcc SAN= build/bench/icebench
+	@$(ALONE) tools/bench/ice.sh
 ## make bench               speed and size against QEMU's microvm: a table, and build/bench/results.tsv; fails on a missed budget
 bench:
 	@sh tools/setup.sh bench
 	@$(MAKE) --no-print-directory CC=gcc SAN= minivmm build/gcc/minivmm guest build/bench/startprobe build/bench/mkbzimage build/bench/firstbyte
 	@$(MAKE) --no-print-directory CC=clang SAN= build/clang/minivmm
-	@tools/bench/run.sh
+	@$(MAKE) --no-print-directory CC=gcc SAN= build/bench/icebench
+	@$(ALONE) status=0; tools/bench/run.sh || status=1; tools/bench/ice.sh || status=1; exit $$status

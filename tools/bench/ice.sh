@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The inline crypto engine against its budgets: icebench beside qemu-storage-daemon over a LUKS image, and the engine's
+# own loop beside `openssl speed`. All images lie on tmpfs. Exit status 1 when a budget is missed.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+ROUNDS=${ROUNDS:-7} MILLISECONDS=${MILLISECONDS:-300}
+DIR=$(mktemp -d /dev/shm/minivmm-bench-XXXXXX)
+peer=
+trap 'if [ -n "$peer" ]; then kill "$peer"; fi; rm -rf "$DIR"' EXIT
+head -c 64M /dev/urandom >"$DIR/plain.img"
+cp "$DIR/plain.img" "$DIR/ice.img"
+printf 'bench' >"$DIR/pass"
+qemu-img create -q -f luks --object "secret,id=s,file=$DIR/pass" -o key-secret=s,iter-time=10 "$DIR/luks.img" 64M
+qemu-storage-daemon --object "secret,id=s,file=$DIR/pass" --blockdev "driver=file,filename=$DIR/luks.img,node-name=f" \
+    --blockdev driver=luks,file=f,key-secret=s,node-name=l \
+    --export "type=vhost-user-blk,id=e,addr.type=unix,addr.path=$DIR/sock,node-name=l,writable=on" &
+peer=$!
+status=0
+build/bench/icebench "$DIR" "$ROUNDS" "$MILLISECONDS" "$DIR/sock" "$peer" | tee "$DIR/out" || status=1
+# The last column of the last line: thousands of bytes a second at 4096-byte blocks.
+openssl=$(openssl speed -seconds 1 -evp aes-256-xts -bytes 4096 2>/dev/null | awk 'END { sub(/k$/, "", $NF); print $NF }')
+awk -v k="$openssl" '/^engine.encrypt/ {
+    other = k * 1000 / 1048576
+    ratio = $2 / other
+    verdict = (ratio < 0.95) ? "MISS" : "ok"
+    printf "%-58s %10.0f %10.0f %8.2f %8.2f  %s\n", "engine loop, MiB/s against openssl speed", $2, other, ratio, 0.95, verdict
+    exit (ratio < 0.95) }' "$DIR/out" || status=1
+exit "$status"
