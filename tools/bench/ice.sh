@@ -17,13 +17,14 @@ qemu-storage-daemon --object "secret,id=s,file=$DIR/pass" --blockdev "driver=fil
     --export "type=vhost-user-blk,id=e,addr.type=unix,addr.path=$DIR/sock,node-name=l,writable=on" &
 peer=$!
 status=0
-build/bench/icebench "$DIR" "$ROUNDS" "$MILLISECONDS" "$DIR/sock" "$peer" | tee "$DIR/out" || status=1
-# The last column of the last line: thousands of bytes a second at 4096-byte blocks.
-openssl=$(openssl speed -seconds 1 -evp aes-256-xts -bytes 4096 2>/dev/null | awk 'END { sub(/k$/, "", $NF); print $NF }')
-awk -v k="$openssl" '/^engine.encrypt/ {
-    other = k * 1000 / 1048576
-    ratio = $2 / other
-    verdict = (ratio < 0.95) ? "MISS" : "ok"
-    printf "%-58s %10.0f %10.0f %8.2f %8.2f  %s\n", "engine loop, MiB/s against openssl speed", $2, other, ratio, 0.95, verdict
-    exit (ratio < 0.95) }' "$DIR/out" || status=1
+build/bench/icebench "$DIR" "$ROUNDS" "$MILLISECONDS" "$DIR/sock" "$peer" || status=1
+# In turns, since the machine's speed drifts. The last column of openssl's last line: thousands of bytes a second.
+for _ in 1 2 3 4 5; do
+    ours=$(build/bench/icebench engine 1000)
+    openssl speed -seconds 1 -evp aes-256-xts -bytes 4096 2>/dev/null |
+        awk -v ours="$ours" 'END { sub(/k$/, "", $NF); other = $NF * 1000 / 1048576; print ours / other, ours, other }'
+done | sort -n | sed -n 3p | awk '{
+    verdict = ($1 < 0.95) ? "MISS" : "ok"
+    printf "%-58s %10.0f %10.0f %8.2f %8.2f  %s\n", "engine loop, MiB/s against openssl speed", $2, $3, $1, 0.95, verdict
+    exit ($1 < 0.95) }' || status=1
 exit "$status"
