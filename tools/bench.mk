@@ -17,7 +17,7 @@ build/bench/icebench: tools/bench/icebench.c tools/bench/vhostuser.c tools/bench
 ## make bench-ice           the crypto engine's part of it: against qemu-storage-daemon over LUKS, and openssl speed
 bench-ice:
 	@sh tools/setup.sh bench
-	@$(MAKE) --no-print-directory CC=gcc SAN= build/bench/icebench
+	@$(MAKE) --no-print-directory CC=gcc SAN= minivmm build/bench/icebench build/bench/startprobe build/bench/mkbzimage
 	@$(ALONE) tools/bench/ice.sh
 ## make bench               speed and size against QEMU's microvm: a table, and build/bench/results.tsv; fails on a missed budget
 bench:

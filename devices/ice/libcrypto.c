@@ -15,7 +15,12 @@
  * a megabyte that holds no secret, and whose pages would cost a millisecond and more in memory that is out of
  * the kernel's map.
  */
+#ifdef MINIVMM_SANITIZED
+/* The leak checker finds no pointers inside the arena: what they point to must lie there too. */
+static _Atomic bool keys_follow = true;
+#else
 static _Atomic bool keys_follow;
+#endif
 
 void libcrypto_keys_follow(void)
 {
