@@ -90,7 +90,6 @@ void disk_step_begin(const struct disk_queue *q, struct disk_io *io)
 {
     io->moved = 0;
     io->pending = 0;
-    io->bounce = NULL;
     io->error = refusal(q, io);
     io->stage = io->error ? STAGE_FINISHED : first_stage(io);
     if (!io->length && io->op != DISK_FLUSH)

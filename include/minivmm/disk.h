@@ -64,7 +64,6 @@ struct disk_io {
     /* the engine's own, not to be touched between submit and done: */
     struct disk_io *next;
     uint64_t moved;
-    void *bounce;
     unsigned stage;
     int error;
     unsigned pending;
