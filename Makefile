@@ -29,7 +29,8 @@ WARN := -Wall -Wextra -Werror -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmis
         -Wnull-dereference -Wcast-qual
 DEFS := -D_GNU_SOURCE -DMINIVMM_VERSION='"$(VERSION)"'
 ifeq ($(SAN),)
-HARDEN_C  := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
+HARDEN_C  := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE \
+             -fno-asynchronous-unwind-tables -fno-unwind-tables
 HARDEN_LD := -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code -Wl,--as-needed -Wl,--gc-sections
 else
 HARDEN_C  := -O1 -g -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all -DMINIVMM_SANITIZED=1 -fPIE
@@ -65,10 +66,15 @@ $(B)/libminivmm.a: $(LIB_OBJ)
 	@rm -f $@
 	$(Q)ar rcsD $@ $^
 
+# What runs once a start or once a command is built small; only the devices and the vCPU's loop are worth -O2.
+ifeq ($(SAN),)
+$(filter-out $(B)/vmm/vcpu_run.o $(B)/vmm/bus.o,$(filter $(B)/vmm/%.o $(B)/arch/%.o,$(LIB_OBJ) $(MAIN_OBJ))): OPT := -Os
+endif
+
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
-	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(OPT) -MMD -MP -c -o $@ $<
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 

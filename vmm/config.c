@@ -31,7 +31,9 @@ void config_init(struct config *config)
         .rng = true,
         .acpi = true,
         .control = true,
-        .ice = {.offset = SLOTMAP_ANYWHERE, .total = SLOTMAP_TOTAL_DEFAULT},
+        .sandbox = true,
+        .ready_fd = -1,
+        .ice = {.offset = SLOTMAP_ANYWHERE, .total = SLOTMAP_TOTAL_DEFAULT, .window_fd = -1, .vm_key_fd = -1},
         .cpu = strdup("host"),
         .kvm = strdup("/dev/kvm"),
     };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Settings of the inline crypto engine: windows, operator's keys, transparent disks. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,15 +14,24 @@
 int config_set_ice_slots(struct config *config, const char *value, const char *base, struct err *err)
 {
     (void)base;
-    char count[16];
-    const char *at = strchr(value, '@');
-    size_t len = at ? (size_t)(at - value) : strlen(value);
-    if (len >= sizeof(count))
-        return err_set(err, -EINVAL, "'%s' is not N or N@FIRST", value);
-    memcpy(count, value, len);
-    count[len] = '\0';
+    static const char lock[] = ",fd=";
+    char text[32];
+    if (strlen(value) >= sizeof(text))
+        return err_set(err, -EINVAL, "'%s' is not N, N@FIRST or N@FIRST,fd=M", value);
+    snprintf(text, sizeof(text), "%s", value);
+    char *fd = strstr(text, lock), *at = strchr(text, '@');
     uint64_t slots, first = 0;
-    int code = config_value_number(count, 1, ICE_WINDOW_MAX, &slots, err);
+    config->ice.window_fd = -1;
+    if (fd && !at)
+        return err_set(err, -EINVAL, "'%s': fd= goes with N@FIRST: which slots are locked must be known",
+                       value);
+    int code = fd ? config_value_fd(fd + sizeof(lock) - 1, &config->ice.window_fd, err) : 0;
+    if (fd)
+        *fd = '\0';
+    if (at)
+        *at = '\0';
+    if (code == 0)
+        code = config_value_number(text, 1, ICE_WINDOW_MAX, &slots, err);
     if (code == 0 && at)
         code = config_value_number(at + 1, 0, ICE_SLOTS_MAX - 1, &first, err);
     if (code < 0)
@@ -49,6 +59,12 @@ int config_set_ice_map(struct config *config, const char *value, const char *bas
 int config_set_ice_kek(struct config *config, const char *value, const char *base, struct err *err)
 {
     return config_value_path(value, base, &config->ice.kek, err);
+}
+
+int config_set_ice_vm_key(struct config *config, const char *value, const char *base, struct err *err)
+{
+    (void)base;
+    return config_value_fd(value, &config->ice.vm_key_fd, err);
 }
 
 int config_set_ice_ecb(struct config *config, const char *value, const char *base, struct err *err)
@@ -132,9 +148,7 @@ static int set_key_part(struct config_key *key, unsigned which, const char *valu
     case KEY_FILE:
         return config_value_path(value, base, &key->file, err);
     default:
-        code = config_value_number(value, 3, 65535, &n, err);
-        key->fd = (int)n;
-        return code;
+        return config_value_fd(value, &key->fd, err);
     }
 }
 
@@ -321,6 +335,10 @@ static int check_key(const struct config *config, unsigned i, struct err *err)
 int config_check_ice(const struct config *config, struct err *err)
 {
     const struct config_engine *ice = &config->ice;
+    if (ice->kek && ice->vm_key_fd >= 0)
+        return err_set(
+            err, -EINVAL,
+            "--ice-kek and --ice-vm-key exclude each other: the VM's key is derived from the other");
     if (ice->slots > ice->total)
         return err_set(err, -EINVAL, "--ice-slots: %u are more than the host's %u (--ice-total)", ice->slots,
                        ice->total);

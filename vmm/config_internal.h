@@ -17,7 +17,7 @@ typedef int config_set_fn(struct config *config, const char *value, const char *
 typedef int config_disk_set_fn(struct config_disk *disk, const char *value, const char *base,
                                struct err *err);
 
-enum option_group { GROUP_BOOT, GROUP_MACHINE, GROUP_ICE, GROUP_RUN, GROUP_OTHER, GROUP_COUNT };
+enum option_group { GROUP_BOOT, GROUP_MACHINE, GROUP_ICE, GROUP_RUN, GROUP_CELL, GROUP_OTHER, GROUP_COUNT };
 
 #define OPTION_SWITCH  1u  /* needs no value; takes =on or =off */
 #define OPTION_REPEAT  2u  /* may be given again */
@@ -68,7 +68,7 @@ int config_disk_set(struct config_disk *disk, const char *key, const char *value
 
 /* Options and disk keys of the inline crypto engine (vmm/config_ice.c). */
 config_set_fn config_set_ice_slots, config_set_ice_total, config_set_ice_map, config_set_ice_kek,
-    config_set_ice_ecb, config_set_ice_key, config_set_uuid;
+    config_set_ice_ecb, config_set_ice_vm_key, config_set_ice_key, config_set_uuid;
 config_disk_set_fn config_disk_set_ice, config_disk_set_ice_slots, config_disk_set_encrypt,
     config_disk_set_key, config_disk_set_unit, config_disk_set_iv_large;
 
@@ -90,5 +90,9 @@ int config_value_choice(const char *text, const char *const *names, unsigned *ou
 int config_value_string(const char *text, char **out, struct err *err); /* copies; frees what was there */
 int config_value_path(const char *text, const char *base, char **out, struct err *err);
 int config_value_name(const char *text, char **out, struct err *err);
+int config_value_fd(const char *text, int *out, struct err *err); /* of an inherited descriptor, 3 or more */
+
+/* True for "/dev/fd/N", which stands for the inherited descriptor N itself; *fd is N. */
+bool config_names_descriptor(const char *path, int *fd);
 
 #endif

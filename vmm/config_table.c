@@ -9,7 +9,8 @@
 #include "vmm/config_internal.h"
 #include "vmm/suggest.h"
 
-#define TIMEOUT_MAX (365ULL * 24 * 3600)
+#define TIMEOUT_MAX   (365ULL * 24 * 3600)
+#define CPU_LIMIT_MAX (100ULL * ARCH_VCPUS_MAX) /* percent */
 
 static int set_kernel(struct config *config, const char *value, const char *base, struct err *err)
 {
@@ -148,6 +149,37 @@ static int set_no_control(struct config *config, const char *value, const char *
     return code;
 }
 
+static int set_no_sandbox(struct config *config, const char *value, const char *base, struct err *err)
+{
+    (void)base;
+    bool off;
+    int code = config_value_bool(value, &off, err);
+    if (code == 0)
+        config->sandbox = !off;
+    return code;
+}
+
+static int set_cpu_limit(struct config *config, const char *value, const char *base, struct err *err)
+{
+    (void)base;
+    uint64_t percent = 0;
+    int code = config_value_number(value, 1, CPU_LIMIT_MAX, &percent, err);
+    config->cpu_limit = (unsigned)percent;
+    return code;
+}
+
+static int set_memory_limit(struct config *config, const char *value, const char *base, struct err *err)
+{
+    (void)base;
+    return config_value_size(value, &config->memory_limit, err);
+}
+
+static int set_ready_fd(struct config *config, const char *value, const char *base, struct err *err)
+{
+    (void)base;
+    return config_value_fd(value, &config->ready_fd, err);
+}
+
 static int set_verbose(struct config *config, const char *value, const char *base, struct err *err)
 {
     (void)base;
@@ -189,13 +221,19 @@ const struct option_def config_options[] = {
     {"debug-exit", NULL, GROUP_MACHINE, OPTION_SWITCH,
      "a write to I/O port 0xf4 ends the VM; the value sets the exit code", "off", set_debug_exit},
     {"kvm", "PATH", GROUP_MACHINE, 0, "the KVM device", "/dev/kvm", set_kvm},
-    {"ice-slots", "N[@FIRST]", GROUP_ICE, 0,
-     "keyslots that the guest may program, out of the host's; @: which", NULL, config_set_ice_slots},
+    {"ice-slots", "N[@FIRST][,fd=M]", GROUP_ICE, 0,
+     "keyslots that the guest may program, out of the host's; @: which; fd: an inherited descriptor of the "
+     "map "
+     "that holds their lock",
+     NULL, config_set_ice_slots},
     {"ice-total", "N", GROUP_ICE, 0, "keyslots of the host, 1 to 256", "64", config_set_ice_total},
     {"ice-map", "PATH", GROUP_ICE, 0, "the host's keyslot map", "ice.slots in the run directory",
      config_set_ice_map},
     {"ice-kek", "FILE", GROUP_ICE, 0, "key-encryption key of wrapped keys, 16 to 64 bytes", "random per boot",
      config_set_ice_kek},
+    {"ice-vm-key", "FD", GROUP_ICE, OPTION_CLI,
+     "inherited descriptor with the VM's own key for wrapped keys, 32 bytes, instead of --ice-kek", NULL,
+     config_set_ice_vm_key},
     {"ice-ecb", NULL, GROUP_ICE, OPTION_SWITCH, "allow AES-ECB, which shows what data is equal", "off",
      config_set_ice_ecb},
     {"ice-key", "KEY=VALUE...", GROUP_ICE, OPTION_REPEAT,
@@ -208,6 +246,14 @@ const struct option_def config_options[] = {
     {"timeout", "SECONDS", GROUP_RUN, 0, "end the VM after so long, with exit code 124; 0: never", "0",
      set_timeout},
     {"no-control", NULL, GROUP_RUN, OPTION_SWITCH, "no control socket", "off", set_no_control},
+    {"ready-fd", "N", GROUP_RUN, OPTION_CLI,
+     "write 'ready' to this inherited descriptor when the guest is to run", NULL, set_ready_fd},
+    {"cpu-limit", "PERCENT", GROUP_CELL, 0, "most CPU time that the VM gets, by its cgroup; 100 is one CPU",
+     "none", set_cpu_limit},
+    {"memory-limit", "SIZE", GROUP_CELL, 0,
+     "most memory of the VM's process, guest RAM included, by its cgroup", "none", set_memory_limit},
+    {"no-sandbox", NULL, GROUP_CELL, OPTION_SWITCH, "run outside the cell; for debugging minivmm only", "off",
+     set_no_sandbox},
     {"verbose", NULL, GROUP_RUN, OPTION_SWITCH, "say more on standard error", "off", set_verbose},
     {"quiet", NULL, GROUP_RUN, OPTION_SWITCH, "say errors only", "off", set_quiet},
     {"config", "FILE", GROUP_OTHER, OPTION_CLI,

@@ -2,6 +2,7 @@
 /* Strict parsers of single values: no junk behind numbers, no signs, no overflow, and a sentence for each. */
 #include <ctype.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,27 @@ int config_value_number(const char *text, uint64_t least, uint64_t most, uint64_
                        (unsigned long long)least, (unsigned long long)most);
     *out = value;
     return 0;
+}
+
+int config_value_fd(const char *text, int *out, struct err *err)
+{
+    uint64_t n = 0;
+    if (config_value_number(text, 3, 65535, &n, NULL) < 0)
+        return err_set(err, -EINVAL, "'%s' is not the number of an inherited descriptor, 3 to 65535", text);
+    *out = (int)n;
+    return 0;
+}
+
+bool config_names_descriptor(const char *path, int *fd)
+{
+    static const char prefix[] = "/dev/fd/";
+    const char *end;
+    uint64_t n = 0;
+    if (strncmp(path, prefix, sizeof(prefix) - 1) != 0 || !digits(path + sizeof(prefix) - 1, &end, &n) ||
+        *end || n > INT_MAX)
+        return false;
+    *fd = (int)n;
+    return true;
 }
 
 int config_value_size(const char *text, uint64_t *out, struct err *err)

@@ -2,7 +2,6 @@
 /* The console's descriptors: terminal, pipe, file or pty. */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -16,6 +15,7 @@
 #include <unistd.h>
 
 #include "minivmm/log.h"
+#include "vmm/config_internal.h"
 #include "vmm/console.h"
 #include "vmm/console_internal.h"
 
@@ -108,24 +108,11 @@ static int open_stdio(const struct config *config, struct console_host *host, st
     return 0;
 }
 
-/* "/dev/fd/N": taken as the descriptor itself, since a small host's /dev need not have that folder. */
-static bool names_descriptor(const char *path, int *fd)
-{
-    static const char prefix[] = "/dev/fd/";
-    if (strncmp(path, prefix, sizeof(prefix) - 1) != 0)
-        return false;
-    const char *digits = path + sizeof(prefix) - 1;
-    char *end;
-    errno = 0;
-    long n = strtol(digits, &end, 10);
-    *fd = (int)n;
-    return end != digits && *end == '\0' && errno == 0 && n >= 0 && n <= INT_MAX;
-}
-
 static int open_file(const char *path, struct console_host *host, struct err *err)
 {
     int fd;
-    if (names_descriptor(path, &fd)) {
+    /* As the descriptor itself, since a small host's /dev need not have that folder. */
+    if (config_names_descriptor(path, &fd)) {
         open_output(host, fd);
         return host->out_fd < 0 ? err_set(err, -EBADF, "--console: descriptor %d is not open", fd) : 0;
     }

@@ -10,8 +10,9 @@
 #define COLUMN 22
 
 static const char *const group_title[GROUP_COUNT] = {
-    [GROUP_BOOT] = "What to boot:", [GROUP_MACHINE] = "The machine:", [GROUP_ICE] = "Inline crypto engine:",
-    [GROUP_RUN] = "The run:",       [GROUP_OTHER] = "Other:",
+    [GROUP_BOOT] = "What to boot:",           [GROUP_MACHINE] = "The machine:",
+    [GROUP_ICE] = "Inline crypto engine:",    [GROUP_RUN] = "The run:",
+    [GROUP_CELL] = "The cell around the VM:", [GROUP_OTHER] = "Other:",
 };
 
 /* Writes text in lines of WIDTH, words whole, each but the first indented by COLUMN; at: the column now. */

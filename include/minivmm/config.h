@@ -60,6 +60,8 @@ struct config_engine {
     char *map;      /* slot-map file; NULL: slotmap_default_path() */
     char *kek;      /* file of the key-encryption key; NULL: random per boot */
     bool allow_ecb;
+    int window_fd; /* the map, inherited with the window's lock on it, or -1 */
+    int vm_key_fd; /* the VM's own wrapping key, inherited instead of a key-encryption key, or -1 */
     bool has_uuid; /* else it is derived from the name */
     uint8_t uuid[16];
     struct config_key key[CONFIG_DISKS_MAX];
@@ -82,8 +84,12 @@ struct config {
     bool acpi;          /* default on; off: discovery by command line and MP table */
     bool debug_exit;
     bool verbose, quiet;
-    char *kvm;    /* path of the KVM device, default /dev/kvm */
-    bool control; /* a control socket for stop|pause|resume|status; default on */
+    char *kvm;             /* path of the KVM device, default /dev/kvm */
+    bool control;          /* a control socket for stop|pause|resume|status; default on */
+    bool sandbox;          /* the cell, see sandbox.h; default on */
+    unsigned cpu_limit;    /* cgroup limit in percent of one CPU; 0: none */
+    uint64_t memory_limit; /* cgroup limit in bytes; 0: none */
+    int ready_fd;          /* inherited; told when the guest is about to run, or -1 */
     struct config_engine ice;
 };
 
