@@ -10,5 +10,11 @@ int boot_test_main(int argc, char **argv); /* minivmm boot-test */
 int slots_main(int argc, char **argv);     /* minivmm slots */
 int key_main(int argc, char **argv);       /* minivmm key set|evict|list */
 int stats_main(int argc, char **argv);     /* minivmm stats */
+int fleet_main(int argc, char **argv);     /* minivmm fleet COMMAND */
+
+/* minivmm fleet up|check|plan: argv[0] is that word. */
+int fleet_up_main(int argc, char **argv);
+int fleet_check_main(int argc, char **argv);
+int fleet_plan_main(int argc, char **argv);
 
 #endif

@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -131,7 +133,26 @@ static void reply_free(struct reply *reply)
     free(reply->text);
 }
 
-static int pidfd_of_peer(int fd)
+int control_connect_owner(int dir_fd, const char *file, int flags)
+{
+    struct stat st;
+    bool other = geteuid() == 0 && fstatat(dir_fd, file, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_uid != 0;
+    if (!other)
+        return control_connect(dir_fd, file, flags);
+    if (seteuid(st.st_uid) < 0)
+        return -errno;
+    /* The directory is root's, and stays closed to that user. */
+    (void)setfsuid(0);
+    int fd = control_connect(dir_fd, file, flags);
+    if (seteuid(0) == 0)
+        return fd;
+    int code = -errno;
+    if (fd >= 0)
+        close(fd);
+    return code;
+}
+
+int control_peer_pidfd(int fd)
 {
     struct ucred peer;
     socklen_t len = sizeof(peer);
@@ -140,8 +161,7 @@ static int pidfd_of_peer(int fd)
     return (int)syscall(SYS_pidfd_open, peer.pid, 0);
 }
 
-/* Sends text, and a descriptor with its first byte unless passed is -1. */
-static int send_all(int fd, const char *text, int passed)
+int control_send(int fd, const char *text, int passed)
 {
     union {
         struct cmsghdr header;
@@ -208,8 +228,8 @@ static int take_verdict(struct reply *reply, struct err *err)
 static int talk(int fd, const char *request, int passed, struct reply *reply, struct err *err)
 {
     /* Before the request: afterwards the process may be gone and its number another's. */
-    reply->pid_fd = pidfd_of_peer(fd);
-    int code = send_all(fd, request, passed);
+    reply->pid_fd = control_peer_pidfd(fd);
+    int code = control_send(fd, request, passed);
     if (code == 0)
         code = read_answer(fd, reply);
     if (code == -EAGAIN)
@@ -227,7 +247,7 @@ static int ask(int dir_fd, const char *file, const char *request, int passed, st
     reply->stream = open_memstream(&reply->text, &reply->len);
     if (!reply->stream)
         return err_set(err, -ENOMEM, "out of memory");
-    int fd = control_connect(dir_fd, file, 0);
+    int fd = control_connect_owner(dir_fd, file, 0);
     if (fd < 0)
         return err_set(err, fd, "the connection failed: %s", strerror(-fd));
     int code = talk(fd, request, passed, reply, err);
@@ -238,7 +258,7 @@ static int ask(int dir_fd, const char *file, const char *request, int passed, st
 /* Whether a VM listens there; what a dead one left is removed if the lock is free. */
 static bool is_alive(int dir_fd, const char *file)
 {
-    int fd = control_connect(dir_fd, file, SOCK_NONBLOCK);
+    int fd = control_connect_owner(dir_fd, file, SOCK_NONBLOCK);
     if (fd >= 0)
         close(fd);
     if (fd == -ECONNREFUSED && control_dir_lock(dir_fd, 0) == 0) {

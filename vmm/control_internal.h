@@ -50,4 +50,16 @@ bool control_strip_suffix(char *file);
 int control_bind(int dir_fd, const char *file, int flags);
 int control_connect(int dir_fd, const char *file, int flags);
 
+/*
+ * The same as the user who owns the socket, when root asks: a VM in a user namespace of its own sees root as
+ * nobody.
+ */
+int control_connect_owner(int dir_fd, const char *file, int flags);
+
+/* Sends a text, and a descriptor with its first byte unless passed is -1. 0 or -errno. */
+int control_send(int fd, const char *text, int passed);
+
+/* A pidfd of the process that listens at the other end of a connection, or -1. */
+int control_peer_pidfd(int fd);
+
 #endif
