@@ -102,6 +102,11 @@ uint64_t ticks(void)
     return READ_ONCE(tick_count);
 }
 
+void ticks_stop(void)
+{
+    mmio_write32(LAPIC_COUNT, 0);
+}
+
 void interrupt(uint64_t vector, uint64_t error, uint64_t rip)
 {
     unsigned gsi = (unsigned)vector - VECTOR_GSI(0);

@@ -76,6 +76,7 @@ void cpu_init(void);
 void irq_connect(unsigned gsi, irq_handler *handler, void *arg);
 void irq_eoi(void);
 uint64_t ticks(void);
+void ticks_stop(void); /* for a guest that only waits */
 /* Sleeps (interrupts on) until *word differs from value or GIVE_UP_TICKS passed; true when it differs. */
 bool wait_change32(const volatile uint32_t *word, uint32_t value);
 bool ap_start(void (*fn)(void)); /* true once the second CPU runs fn */
@@ -122,5 +123,11 @@ void test_smp(void);
  */
 bool ice_mode(void);
 void test_ice(void);
+
+/* fleet.c: the modes of a fleet's VM, and what it does behind them; that ends the machine unless "then" says
+ * exit. */
+void run_fleet(void);
+void run_panic(void);
+void fleet_then(void);
 
 #endif

@@ -48,7 +48,8 @@ bool ice_start_disk(unsigned disk, uint64_t features)
     config = reg_read(&d->dev, CONFIG_SLOT);
     window_read(&d->window, config & 0xFFFF);
     d->capabilities = config >> 16;
-    return device_start(&d->dev, features, QUEUES_MAX) && d->dev.features == (features | F_VERSION_1);
+    return device_start(&d->dev, features, features & BLK_F_MQ ? QUEUES_MAX : 1) &&
+           d->dev.features == (features | F_VERSION_1);
 }
 
 bool ice_start(void)

@@ -36,6 +36,7 @@ extern struct ice_command command;
 
 /* Finds the key service and both disks and starts them with F_ICE and two queues. */
 bool ice_start(void);
+/* Two queues with F_MQ among the features, else one. */
 bool ice_start_disk(unsigned disk, uint64_t features);
 bool keys_find(void);
 void window_read(struct window *window, uint32_t slot_info);

@@ -5,6 +5,7 @@
  *   hold         puts a key into the first slot, says so, waits for a byte on COM1, and finds its data again
  *   neighbour    tries every slot of the host that is not this VM's
  *   transparent  the first disk, encrypted unseen by us, in units of unit=N bytes
+ *   fleet, idle, panic   fleet.c
  */
 #include "ice.h"
 
@@ -105,10 +106,16 @@ static void run_transparent(void)
     }
 }
 
+/* Nothing but what fleet_then() does. */
+static void run_idle(void)
+{
+}
+
 static const struct {
     const char *mode;
     void (*run)(void);
-} modes[] = {{"hold", run_hold}, {"neighbour", run_neighbour}, {"transparent", run_transparent}};
+} modes[] = {{"hold", run_hold},   {"neighbour", run_neighbour}, {"transparent", run_transparent},
+             {"fleet", run_fleet}, {"idle", run_idle},           {"panic", run_panic}};
 
 bool ice_mode(void)
 {
@@ -122,6 +129,7 @@ bool ice_mode(void)
         if (text_equal(mode, modes[i].mode) && test_begin(modes[i].mode)) {
             modes[i].run();
             test_end();
+            fleet_then();
         }
     return true;
 }
