@@ -37,7 +37,7 @@ HARDEN_C  := -O1 -g -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-reco
 HARDEN_LD := -pie -fsanitize=$(SAN)
 endif
 CFLAGS   ?= -g
-ALL_CFLAGS  := -std=gnu17 $(WARN) $(DEFS) $(HARDEN_C) -ffunction-sections -fdata-sections -Iinclude -I. $(CFLAGS)
+ALL_CFLAGS  := -std=gnu17 $(WARN) $(DEFS) $(HARDEN_C) -ffunction-sections -fdata-sections -Iinclude -I. -I$(B)/gen $(CFLAGS)
 ALL_LDFLAGS := $(HARDEN_LD) $(LDFLAGS)
 # Linked statically: a shared object costs every VM process start-up time and memory that the budget does not have.
 LIBS := -l:liburing.a -l:libinih.a -lpthread
@@ -75,6 +75,24 @@ $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
 	$(Q)$(CC) $(ALL_CFLAGS) $(OPT) -MMD -MP -c -o $@ $<
+
+# The system-call filters: libseccomp is in the tool that makes them, not in minivmm.
+$(B)/gen/seccomp_gen: tools/seccomp_gen.c vmm/seccomp_policy.h vmm/seccomp.h
+	@mkdir -p $(@D)
+	@echo "  HOST  $@"
+	$(Q)$(CC) -std=gnu17 $(WARN) $(DEFS) -O1 -Iinclude -I. -o $@ $< -lseccomp
+
+SECCOMP_FILTERS := $(B)/gen/seccomp_filters.h
+$(SECCOMP_FILTERS): $(B)/gen/seccomp_gen
+	@echo "  GEN   $@"
+	$(Q)$< >$@.new && mv $@.new $@
+
+$(B)/vmm/seccomp.o: $(SECCOMP_FILTERS)
+
+## make filters-doc         the tables of docs/security.md, as vmm/seccomp_policy.h has them
+.PHONY: filters-doc
+filters-doc: $(B)/gen/seccomp_gen
+	@$< --doc
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 

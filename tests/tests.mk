@@ -40,7 +40,7 @@ format-check:
 
 ## make tidy                clang-tidy over the sources that ship
 # A process a file: clang-tidy 14 carries state from one file into the next and then sees va_lists uninitialized.
-tidy:
+tidy: $(SECCOMP_FILTERS)
 	@printf '%s\n' $(TIDY_SRC) | xargs -P $$(nproc) -I FILE sh -c 'said=$$(clang-tidy --quiet FILE -- "$$@" 2>/dev/null) || \
 	    { printf "%s\n" "$$said"; exit 1; }' tidy $(filter-out -Werror -fstack-clash-protection,$(ALL_CFLAGS))
 

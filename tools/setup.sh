@@ -15,7 +15,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-BUILD="make gcc libc6-dev liburing-dev libinih-dev libssl-dev libcryptsetup-dev libjson-c-dev"
+BUILD="make gcc libc6-dev liburing-dev libinih-dev libseccomp-dev libssl-dev libcryptsetup-dev libjson-c-dev"
 BOOT="bash binutils qemu-system-x86 busybox-static cpio kmod e2fsprogs lz4 xz-utils zstd nettle-dev"
 CHECK="check libsubunit-dev acpica-tools clang clang-tidy clang-format libclang-rt-14-dev mandoc qemu-utils cryptsetup-bin git strace util-linux python3"
 BENCH="openssl"
