@@ -15,7 +15,7 @@ LOGS=build/check
 JOBS=$(nproc)
 passed=0 failed=0 skipped=0
 
-suite_names=(build-gcc build-clang style docs unit-gcc unit-asan unit-tsan fuzz cli guest-kvm guest-ice install testbed)
+suite_names=(build-gcc build-clang style docs unit-gcc unit-asan unit-tsan fuzz cli guest-kvm guest-ice fleet install testbed)
 
 say() { printf '%s\n' "$*"; }
 
@@ -53,6 +53,13 @@ suite_guest_ice() {
     local status=0
     tests/e2e/ice_kvm.sh || status=1
     tests/e2e/ice_cli.sh || status=1
+    return $status
+}
+suite_fleet() {
+    local status=0
+    tests/e2e/fleet.sh || status=1
+    tests/e2e/fleet_bad.sh || status=1
+    tests/e2e/fleet_kill.sh || status=1
     return $status
 }
 suite_install() { tests/e2e/install.sh; }

@@ -8,6 +8,7 @@ cd "$(dirname "$0")/../.." || exit 2
 . tests/e2e/lib.sh
 . tests/e2e/guest_runs.sh
 . tests/e2e/inside_ice.sh
+. tests/e2e/inside_fleet.sh
 WORK=$1
 shift
 OUT=/tmp/out
@@ -125,7 +126,7 @@ scenario_acpi_off() {
     saw "acpi-off: init runs" '^guest: init runs'
 }
 
-[ $# -gt 0 ] || set -- guest bzimage smp pvh sync boot_test reset panic disks memory acpi_off button volumes luks_root
+[ $# -gt 0 ] || set -- guest bzimage smp pvh sync boot_test reset panic disks memory acpi_off button fleet volumes luks_root
 for scenario in "$@"; do
     "scenario_$scenario"
 done
