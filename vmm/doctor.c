@@ -138,6 +138,7 @@ int doctor_main(int argc, char **argv)
     struct doctor_report report = {.count = 0};
     doctor_look_at_kvm(&report, wish.kvm);
     doctor_look_at_kernel(&report);
+    doctor_look_at_cell(&report);
     doctor_look_at_host(&report);
     (wish.json ? doctor_print_json : doctor_print_text)(&report, stdout);
     for (unsigned i = 0; i < report.count; i++)

@@ -28,8 +28,12 @@ void doctor_note(struct doctor_report *report, enum doctor_level level, const ch
 /* /dev/kvm or its like at path: there, permitted, capable, native. */
 void doctor_look_at_kvm(struct doctor_report *report, const char *path);
 
-/* What the kernel gives processes: io_uring, memfd_secret, Landlock, namespaces, cgroups, limits. */
+/* What the kernel gives processes: io_uring, memfd_secret, limits. */
 void doctor_look_at_kernel(struct doctor_report *report);
+
+/* What a VM's cell is made of: namespaces, filters, Landlock, restricted rings, cgroups; each really tried.
+ */
+void doctor_look_at_cell(struct doctor_report *report);
 
 /* Processor, memory and folders. */
 void doctor_look_at_host(struct doctor_report *report);

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The doctor: the form of its answers, and its judgement of devices that are no KVM. */
 #include <check.h>
+#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "vmm/commands.h"
@@ -106,6 +109,74 @@ START_TEST(json_is_escaped)
 }
 END_TEST
 
+/* The line about subject, without its level; NULL when there is none. Once in a report. */
+static const char *line_about(const struct doctor_report *report, const char *subject)
+{
+    const char *found = NULL;
+    for (unsigned i = 0; i < report->count; i++)
+        if (strcmp(report->finding[i].what, subject) == 0) {
+            ck_assert_msg(!found, "twice: %s", subject);
+            found = report->finding[i].found;
+        }
+    return found;
+}
+
+static int namespace_link(char *link, size_t size)
+{
+    ssize_t n = readlink("/proc/self/ns/user", link, size - 1);
+    link[n > 0 ? n : 0] = '\0';
+    return (int)n;
+}
+
+START_TEST(each_wall_of_the_cell_is_looked_at)
+{
+    static const char *const subjects[] = {
+        "user namespaces", "other namespaces", "no_new_privs",   "seccomp filters",
+        "Landlock",        "--cpu-limit",      "--memory-limit", "io_uring restrictions",
+        "io_uring",        "memfd_secret",     "locked memory",  "open files"};
+    struct doctor_report report = {.count = 0};
+    doctor_look_at_kernel(&report);
+    doctor_look_at_cell(&report);
+    for (unsigned i = 0; i < sizeof(subjects) / sizeof(*subjects); i++)
+        ck_assert_msg(line_about(&report, subjects[i]) != NULL, "missing: %s", subjects[i]);
+    for (unsigned i = 0; i < report.count; i++)
+        ck_assert_msg(report.finding[i].level == DOCTOR_OK || report.finding[i].mend, "no mend: %s",
+                      report.finding[i].what);
+    ck_assert_uint_lt(report.count, DOCTOR_FINDINGS_MAX - 8);
+}
+END_TEST
+
+START_TEST(trying_the_walls_leaves_none_around_the_doctor)
+{
+    char before[64], after[64];
+    struct doctor_report report = {.count = 0};
+    int privs = prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), filter = prctl(PR_GET_SECCOMP, 0, 0, 0, 0);
+    ck_assert_int_gt(namespace_link(before, sizeof(before)), 0);
+    doctor_look_at_cell(&report);
+    ck_assert_int_gt(namespace_link(after, sizeof(after)), 0);
+    ck_assert_str_eq(before, after);
+    ck_assert_int_eq(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), privs);
+    ck_assert_int_eq(prctl(PR_GET_SECCOMP, 0, 0, 0, 0), filter);
+}
+END_TEST
+
+/* A process without descriptors to spare gets no ring and no ruleset, and can't read where its groups are. */
+START_TEST(what_is_refused_is_told_with_its_reason)
+{
+    struct doctor_report report = {.count = 0};
+    struct rlimit old, none;
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
+    none = old;
+    none.rlim_cur = 0;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    doctor_look_at_cell(&report);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
+    ck_assert_str_eq(line_about(&report, "Landlock"), strerror(EMFILE));
+    ck_assert_str_eq(line_about(&report, "io_uring restrictions"), strerror(EMFILE));
+    ck_assert_ptr_nonnull(strstr(line_about(&report, "--cpu-limit"), "no control group"));
+}
+END_TEST
+
 START_TEST(a_full_book_stays_in_its_bounds)
 {
     struct doctor_report report = {.count = 0};
@@ -125,6 +196,9 @@ int main(void)
     tcase_add_test(tcase, the_probe_is_silent);
     tcase_add_test(tcase, bad_flags_are_refused);
     tcase_add_test(tcase, json_is_escaped);
+    tcase_add_test(tcase, each_wall_of_the_cell_is_looked_at);
+    tcase_add_test(tcase, trying_the_walls_leaves_none_around_the_doctor);
+    tcase_add_test(tcase, what_is_refused_is_told_with_its_reason);
     tcase_add_test(tcase, a_full_book_stays_in_its_bounds);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
