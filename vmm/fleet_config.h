@@ -76,6 +76,12 @@ bool fleet_vm_same(const struct fleet_vm *a, const struct fleet_vm *b);
 /* The windows on the host's slots as a picture of at most 80 columns, then a line a window. */
 void fleet_print_slots(const struct fleet *fleet, FILE *out);
 
+/*
+ * Before a reload from old to next: VMs that stay keep their window where the file does not say N@FIRST, so
+ * that a newcomer moves nobody. Where that leaves no room for all, next's own plan stands.
+ */
+void fleet_keep_windows(const struct fleet *old, struct fleet *next);
+
 /* What fleet_changes() tells, one call a VM. */
 enum fleet_change { FLEET_KEEP, FLEET_START, FLEET_STOP, FLEET_RESTART };
 typedef void fleet_change_fn(void *ctx, enum fleet_change change, const char *vm);
