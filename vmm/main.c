@@ -11,7 +11,7 @@ static const struct {
 } commands[] = {
     {"doctor", doctor_main},  {"boot-test", boot_test_main}, {"stop", control_main}, {"pause", control_main},
     {"resume", control_main}, {"status", control_main},      {"slots", slots_main},  {"key", key_main},
-    {"stats", stats_main},
+    {"stats", stats_main},    {"fleet", fleet_main},
 };
 
 int main(int argc, char **argv)
