@@ -10,6 +10,7 @@
 #include "vmm/suggest.h"
 
 #define FILLED_MAX   (64U << 20) /* bytes of all VMs' values together */
+#define ERRORS_MAX   1000u       /* after so many, more VMs would tell nothing new */
 #define SECONDS_MAX  3600u
 #define ORDER_MAX    1000u
 #define RESTART_MS   1000u
@@ -40,7 +41,7 @@ static int value_seconds(const char *value, unsigned least, unsigned *ms, struct
                config_value_number(part, 0, 999, &fraction, NULL) == 0;
     }
     uint64_t sum = seconds * 1000 + fraction;
-    if (!good || sum < least || sum > SECONDS_MAX * 1000)
+    if (!good || sum < least || sum > SECONDS_MAX * 1000ULL)
         return err_set(err, -EINVAL, "'%s' is not a number of seconds from %s to %u, such as 2 or 0.5", value,
                        least ? "0.01" : "0", SECONDS_MAX);
     *ms = (unsigned)sum;
@@ -444,7 +445,7 @@ static void make_vms(struct loader *l, const int *copies, struct section *const 
         struct section *section = &l->section[i];
         bool good = section->kind == SECTION_VM && *section->name;
         for (int copy = copies[i] < 0 ? -1 : 0; good && copy < copies[i] + (copies[i] < 0); copy++) {
-            if (l->no_memory)
+            if (l->no_memory || l->problems->errors > ERRORS_MAX)
                 return;
             if (l->bytes > FILLED_MAX) {
                 fleet_problem(l, section->source, section->line, false,
