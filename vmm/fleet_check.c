@@ -91,13 +91,16 @@ static void print_change(void *ctx, enum fleet_change change, const char *vm)
     printf("%-7s  %s\n", names[change], vm);
 }
 
-/* "restart web" of the supervisor's. */
+/* "restart web" of the supervisor's, the first one behind a title. */
 static void print_line(void *ctx, char *line)
 {
-    (void)ctx;
+    const char **fleet = ctx;
     char *name = strchr(line, ' ');
     if (name)
         *name++ = '\0';
+    if (*fleet)
+        printf("\n%s runs; fleet reload would:\n", *fleet);
+    *fleet = NULL;
     printf("%-7s  %s\n", line, name ? name : "");
 }
 
@@ -107,18 +110,19 @@ static int print_changes(const struct fleet *fleet)
     struct err err = {{0}};
     struct fleet_link link;
     const struct fleet_wish wish = {.command = "plan", .fleet = fleet->name};
+    const char *title = fleet->name;
     int code = fleet_link_open(&wish, &link, &err);
+    if (code == 0) {
+        code = fleet_ask(&link, "plan", PLAN_PATIENCE, print_line, &title, &err);
+        fleet_link_close(&link);
+    }
     if (code < 0 && code != -ENOENT)
         return fleet_fail(&wish, &err);
-    if (code < 0) {
+    if (code == -ENOENT) {
         printf("\n%s does not run; fleet up would:\n", fleet->name);
         fleet_changes(NULL, fleet, print_change, NULL);
-        return EXIT_CODE_OK;
     }
-    printf("\n%s runs; fleet reload would:\n", fleet->name);
-    code = fleet_ask(&link, "plan", PLAN_PATIENCE, print_line, NULL, &err);
-    fleet_link_close(&link);
-    return code < 0 ? fleet_fail(&wish, &err) : EXIT_CODE_OK;
+    return EXIT_CODE_OK;
 }
 
 int fleet_plan_main(int argc, char **argv)
