@@ -14,8 +14,8 @@ static const char *const every[] = {
     "--kernel=/boot/a kernel",
     "--initrd=/boot/initrd",
     "--cmdline=console=ttyS0 a=\"b, c\" ,,",
-    "--disk=/img/a,,b,,,ro=on,direct=on,cache=writethrough,discard=on,write-zeroes=off,engine=io_uring,"
-    "queues=3,queue-size=64,id=first,serial=S,,1",
+    ("--disk=/img/a,,b,,,ro=on,direct=on,cache=writethrough,discard=on,write-zeroes=off,engine=io_uring,"
+     "queues=3,queue-size=64,id=first,serial=S,,1"),
     "--disk=plain",
     "--disk=/c,discard=off,engine=sync,ice=required,ice-slots=5",
     "--disk=/d,ice=off",
