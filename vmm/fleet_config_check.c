@@ -4,6 +4,7 @@
  * share are looked at once.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -28,7 +29,8 @@ static const char *find_fault(const char *path, enum use use, struct stat *st)
         return use == USE_BOOT ? "is not a regular file" : "is neither a regular file nor a block device";
     if (use == USE_BOOT && st->st_size == 0)
         return "is empty";
-    return eaccess(path, use == USE_WRITE ? R_OK | W_OK : R_OK) < 0 ? strerror(errno) : NULL;
+    return faccessat(AT_FDCWD, path, use == USE_WRITE ? R_OK | W_OK : R_OK, AT_EACCESS) < 0 ? strerror(errno)
+                                                                                            : NULL;
 }
 
 /* Fills in what a path is found to be. */
