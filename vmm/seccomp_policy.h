@@ -9,8 +9,8 @@
 #define MINIVMM_VMM_SECCOMP_POLICY_H
 
 #include <asm/ioctls.h>
+#include <fcntl.h>
 #include <linux/falloc.h>
-#include <linux/fcntl.h>
 #include <linux/fs.h>
 #include <linux/futex.h>
 #include <linux/io_uring.h>

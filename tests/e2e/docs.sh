@@ -60,4 +60,10 @@ for code in $codes; do
     check "exit code $code is in the man page" grep -qE "^\\.It $code( |\$)" "$MAN"
 done
 check "the man page is clean to mandoc" quiet_lint
+
+filters_are_told() {
+    diff <(make -s --no-print-directory filters-doc) \
+        <(sed -n '/^<!-- filters -->$/,/^<!-- end of filters -->$/p' docs/security.md | sed '1,2d;$d')
+}
+check "docs/security.md's filters are those of vmm/seccomp_policy.h" filters_are_told
 exit $failed
