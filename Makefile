@@ -107,11 +107,19 @@ clean:
 distclean: clean
 	rm -rf .cache
 
-## make install             DESTDIR= PREFIX=/usr/local: binary, man page, documentation
+DOC := $(PREFIX)/share/doc/minivmm
+UNITS := $(PREFIX)/lib/systemd/system
+
+## make install             DESTDIR= PREFIX=/usr/local: binary, man page, documentation, systemd units
 install: minivmm
 	install -D -m 755 minivmm $(DESTDIR)$(PREFIX)/bin/minivmm
 	install -D -m 644 docs/minivmm.1 $(DESTDIR)$(PREFIX)/share/man/man1/minivmm.1
-	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/minivmm/README.md
+	install -D -m 644 -t $(DESTDIR)$(DOC) README.md docs/fleet.md $(wildcard docs/security.md)
+	install -D -m 644 -t $(DESTDIR)$(DOC)/examples docs/examples/fleet.conf
+	install -d $(DESTDIR)$(UNITS)
+	@for unit in minivmm.service minivmm-fleet@.service; do \
+	    sed 's,@BINDIR@,$(PREFIX)/bin,; s,@DOCDIR@,$(DOC),' "tools/systemd/$$unit" > "$(DESTDIR)$(UNITS)/$$unit" && \
+	    chmod 644 "$(DESTDIR)$(UNITS)/$$unit" || exit; done
 
 ## make compile_commands.json   for clangd and clang-tidy by hand
 compile_commands.json: Makefile

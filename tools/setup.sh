@@ -17,7 +17,7 @@ cd "$(dirname "$0")/.."
 
 BUILD="make gcc libc6-dev liburing-dev libinih-dev libseccomp-dev libssl-dev libcryptsetup-dev libjson-c-dev"
 BOOT="bash binutils qemu-system-x86 busybox-static cpio kmod e2fsprogs lz4 xz-utils zstd nettle-dev"
-CHECK="check libsubunit-dev acpica-tools clang clang-tidy clang-format libclang-rt-14-dev mandoc qemu-utils cryptsetup-bin git strace util-linux python3"
+CHECK="check libsubunit-dev acpica-tools clang clang-tidy clang-format libclang-rt-14-dev mandoc qemu-utils cryptsetup-bin git strace util-linux python3 systemd"
 BENCH="openssl"
 
 say() { echo "setup: $*"; }

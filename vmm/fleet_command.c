@@ -14,7 +14,7 @@
 #include "vmm/suggest.h"
 
 #define LINES_DEFAULT 100u
-#define LINES_MAX     1000000u
+#define LINES_MAX     100000u
 #define TURNS_MAX     1000000000u
 #define DELAY_DEFAULT 2000u /* ms */
 #define DELAY_LEAST   0.1   /* s */

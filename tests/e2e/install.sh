@@ -32,8 +32,41 @@ is_mode() { [ "$(stat -c %a "$2")" = "$1" ]; } # MODE FILE
 installed_files() { (cd "$DEST" && find . -type f | LC_ALL=C sort); }
 
 same_files() {
-    diff <(printf '%s\n' ./usr/bin/minivmm ./usr/share/doc/minivmm/README.md ./usr/share/man/man1/minivmm.1) \
-        <(installed_files)
+    diff <(printf '%s\n' ./usr/bin/minivmm ./usr/lib/systemd/system/minivmm{.service,-fleet@.service} \
+        ./usr/share/doc/minivmm/{README.md,fleet.md,security.md,examples/fleet.conf} ./usr/share/man/man1/minivmm.1 |
+        LC_ALL=C sort) <(installed_files)
+}
+
+# Copies of the units that name the program where it lies now, for nothing is installed into this system.
+place_units() {
+    mkdir "$WORK/units" && for unit in minivmm.service minivmm-fleet@.service; do
+        sed "s,/usr/bin/,$DEST/usr/bin/," "$DEST/usr/lib/systemd/system/$unit" >"$WORK/units/$unit" || return
+    done
+}
+
+unit_is_clean() { # UNIT: systemd has nothing to say about it
+    local said
+    said=$(systemd-analyze verify "$WORK/units/$1" 2>&1) && [ -z "$said" ] && return
+    printf '%s\n' "$said" | sed 's/^/# /'
+    return 1
+}
+
+exposure_is_low() { # UNIT: at most 3.0
+    local said
+    said=$(systemd-analyze security --offline=true --threshold=30 --no-pager "$WORK/units/$1" 2>&1)
+    local status=$?
+    printf '%s\n' "$said" | tail -1 | sed 's/^/# /'
+    return $status
+}
+
+# The units allow what a VM's cell needs: calls that the filter knows by name, and none of them taken away again.
+filter_allows() { # UNIT
+    local lines call
+    lines=$(grep '^SystemCallFilter=' "$WORK/units/$1")
+    for call in mount umount2 pivot_root seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self memfd_secret; do
+        grep -v '=~' <<<"$lines" | grep -qw "$call" || { echo "# $call"; return 1; }
+    done
+    ! grep '=~' <<<"$lines" | grep -qwE 'unshare|memfd_create|io_uring_setup|@process|@mount|@sandbox|@aio'
 }
 
 elf_says() { readelf -W "$1" "$BIN" | grep -E -- "$2" >/dev/null; } # OPTION REGEX
@@ -80,7 +113,16 @@ compile_command_works() {
 check "the release build from clean says nothing" quiet_build
 check "make install with DESTDIR and PREFIX" \
     make -C "$TREE" -s install DESTDIR="$DEST" PREFIX=/usr
-check "it installs program, man page and README, and nothing else" same_files
+check "it installs program, documentation and units, and nothing else" same_files
+check "the units name the installed program" \
+    sh -c 'grep -h "^Exec" "$0"/* | grep -vc "=/usr/bin/minivmm " | grep -qx 0' "$DEST/usr/lib/systemd/system"
+check "the units may be read by all" is_mode 644 "$DEST/usr/lib/systemd/system/minivmm-fleet@.service"
+place_units
+for unit in minivmm.service minivmm-fleet@.service; do
+    check "$unit is clean to systemd" unit_is_clean "$unit"
+    check "$unit exposes little" exposure_is_low "$unit"
+    check "$unit lets a VM's cell be built" filter_allows "$unit"
+done
 check "the program may be run by all" is_mode 755 "$BIN"
 check "the man page may be read by all" is_mode 644 "$DEST/usr/share/man/man1/minivmm.1"
 check "the installed program runs" sh -c '"$0" --version | grep -qx "minivmm [0-9.]*"' "$BIN"
