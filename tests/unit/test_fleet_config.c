@@ -381,6 +381,11 @@ START_TEST(what_included_files_may_say)
     assert_told("one.conf", 2, "name belongs into the fleet's own file, f.conf");
     assert_told("one.conf", 4, "there is a VM 'a' already, at f.conf:5");
     ck_assert_uint_eq(problems.errors, 2);
+    /* The kernel is looked for last of all; the fleet's own file still comes first. */
+    ck_assert_int_eq(load("[fleet]\ninclude = one.conf\n[defaults]\nkernel = nix\n[vm a]\n"), -EINVAL);
+    ck_assert_uint_eq(problems.errors, 3);
+    ck_assert_str_eq(problems.list[0].file, "f.conf");
+    ck_assert_str_eq(problems.list[2].file, "one.conf");
 }
 END_TEST
 
