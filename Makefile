@@ -114,7 +114,7 @@ UNITS := $(PREFIX)/lib/systemd/system
 install: minivmm
 	install -D -m 755 minivmm $(DESTDIR)$(PREFIX)/bin/minivmm
 	install -D -m 644 docs/minivmm.1 $(DESTDIR)$(PREFIX)/share/man/man1/minivmm.1
-	install -D -m 644 -t $(DESTDIR)$(DOC) README.md docs/fleet.md $(wildcard docs/security.md)
+	install -D -m 644 -t $(DESTDIR)$(DOC) README.md docs/fleet.md docs/security.md
 	install -D -m 644 -t $(DESTDIR)$(DOC)/examples docs/examples/fleet.conf
 	install -d $(DESTDIR)$(UNITS)
 	@for unit in minivmm.service minivmm-fleet@.service; do \

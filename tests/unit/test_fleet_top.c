@@ -113,7 +113,7 @@ START_TEST(rates_are_of_a_second)
     ck_assert_int_eq(f.read, 2048000);
     ck_assert_int_eq(f.written, TOP_UNKNOWN);
     ck_assert_int_eq(f.memory, 157286400);
-    vms[0].now.item[TOP_READ] = -1;
+    vms[0].before.item[TOP_READ] = 9000000;
     vms[0].now.item[TOP_VCPU_MS] = 400; /* a counter that went back is another process's */
     top_figures(&vms[0], &f);
     ck_assert(f.vcpu < 0);
