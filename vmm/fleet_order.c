@@ -145,14 +145,11 @@ int fleet_order(const struct fleet_wish *wish)
     char request[CONTROL_LINE_MAX];
     bool failed = false;
     int pid_fd = -1;
-    int code = make_request(wish, request, sizeof(request), &err);
-    if (code == 0)
-        code = fleet_link_open(wish, &link, &err);
-    if (code < 0)
+    if (make_request(wish, request, sizeof(request), &err) < 0 || fleet_link_open(wish, &link, &err) < 0)
         return fleet_fail(wish, &err);
     if (strcmp(wish->command, "down") == 0)
         pid_fd = pidfd_of(&link);
-    code = fleet_ask(&link, request, 0, on_progress, &failed, &err);
+    int code = fleet_ask(&link, request, 0, on_progress, &failed, &err);
     if (code == 0 && pid_fd >= 0)
         code = wait_for_end(pid_fd, &link, &err);
     if (pid_fd >= 0)

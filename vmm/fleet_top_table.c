@@ -157,8 +157,8 @@ static void format_number(char out[TOP_NUMBER_MAX], double n, double base, const
         n /= base;
         unit++;
     }
-    const char mark[2] = {units[unit] == ' ' ? '\0' : units[unit], '\0'};
-    snprintf(out, TOP_NUMBER_MAX, unit && n < 9.95 ? "%.1f%s" : "%.0f%s", n, mark);
+    int mark = units[unit] != ' ';
+    snprintf(out, TOP_NUMBER_MAX, unit && n < 9.95 ? "%.1f%.*s" : "%.0f%.*s", n, mark, units + unit);
 }
 
 void top_format_bytes(char out[TOP_NUMBER_MAX], int64_t bytes)
