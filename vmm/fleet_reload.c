@@ -5,15 +5,19 @@
 
 #include "vmm/fleet.h"
 
-/* Loads what the file says now; next is to be freed in any case. */
-static int load(struct supervisor *up, struct fleet *next, FILE *out, struct err *err)
+/* Loads what the file says now; next is to be freed in any case. plan: nothing comes of it, so that what does
+ * not stand in the way is not worth a word. */
+static int load(struct supervisor *up, struct fleet *next, bool plan, FILE *out, struct err *err)
 {
     struct fleet_problems problems;
     int code = fleet_load(up->fleet.path, next, &problems);
     for (unsigned i = 0; i < problems.count; i++) {
         const struct fleet_problem *p = &problems.list[i];
+        if (plan && p->warning)
+            continue;
         fprintf(out, "problem %s:%u: %s%s\n", p->file, p->line, p->warning ? "warning: " : "", p->text);
-        log_write(p->warning ? LOG_LEVEL_WARN : LOG_LEVEL_ERROR, "%s:%u: %s", p->file, p->line, p->text);
+        if (!plan)
+            log_write(p->warning ? LOG_LEVEL_WARN : LOG_LEVEL_ERROR, "%s:%u: %s", p->file, p->line, p->text);
     }
     if (code < 0)
         err_set(err, code, "%s has %u problems: nothing was changed", up->fleet.path, problems.errors);
@@ -79,7 +83,7 @@ int reload_fleet(struct supervisor *up, FILE *out, reload_fn *told, void *ctx, s
         return err_set(err, -EBUSY, "the fleet is being stopped");
     if (up->reloading)
         return err_set(err, -EBUSY, "a reload still waits for VMs to stop: try again when it is done");
-    int code = load(up, &next, out, err);
+    int code = load(up, &next, false, out, err);
     if (code < 0) {
         fleet_free(&next);
         return code;
@@ -106,7 +110,7 @@ static void print_change(void *ctx, enum fleet_change change, const char *name)
 int reload_plan(struct supervisor *up, FILE *out, struct err *err)
 {
     struct fleet next;
-    int code = load(up, &next, out, err);
+    int code = load(up, &next, true, out, err);
     if (code == 0)
         fleet_changes(&up->fleet, &next, print_change, &(struct reloading){.out = out});
     fleet_free(&next);

@@ -98,10 +98,12 @@ void client_settle(struct client *client)
     }
 }
 
-/* Those that are there already say so at once, since nothing will be told of them. */
+/* What was told before the client began to wait, or will not be since it is so already. */
 static void say_where_it_is(struct client *client, const struct unit *unit, bool up)
 {
-    if (up && unit->state == FLEET_RUNNING)
+    if (unit->state == FLEET_STOPPING)
+        client_say(client, "stopping %s\n", unit_name(unit));
+    else if (up && unit->state == FLEET_RUNNING)
         client_say(client, "running %s\n", unit_name(unit));
     else if (!up && !unit->pid)
         client_say(client, "stopped %s\n", unit_name(unit));
@@ -160,8 +162,10 @@ static void change(struct client *client, char *words, bool up, void (*act)(stru
     client->mode = CLIENT_WAITING;
     for (unsigned i = 0; i < client->wants; i++) {
         struct unit *unit = client->want[i].unit;
+        bool told = unit->state != FLEET_STOPPING;
         act(unit);
-        say_where_it_is(client, unit, up);
+        if (unit->state != FLEET_STOPPING || !told)
+            say_where_it_is(client, unit, up);
     }
 }
 

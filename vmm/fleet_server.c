@@ -389,7 +389,7 @@ void server_farewell(struct supervisor *up)
 
 void server_tell(struct unit *unit, const char *what, const char *why)
 {
-    enum log_level level = strcmp(what, "failed") == 0 ? LOG_LEVEL_WARN : LOG_LEVEL_INFO;
+    enum log_level level = strcmp(what, "failed") == 0 ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO;
     log_write(level, "%s: %s%s%s", unit_name(unit), what, why ? ": " : "", why ? why : "");
     if (!unit->up->server)
         return;

@@ -406,6 +406,12 @@ static void destroy(struct supervisor *up)
     fleet_free(&up->fleet);
 }
 
+static void open_log(const struct supervisor *up, const struct wish *wish)
+{
+    enum log_level most = wish->verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO;
+    log_open(STDERR_FILENO, up->fleet.name, wish->quiet ? LOG_LEVEL_ERROR : most);
+}
+
 static int supervise(struct supervisor *up, const struct wish *wish, int *outcome_fd)
 {
     struct err err = {{0}};
@@ -416,6 +422,7 @@ static int supervise(struct supervisor *up, const struct wish *wish, int *outcom
     int code = prepare(up, &err);
     if (code == 0)
         code = redirect(wish, &err);
+    open_log(up, wish);
     if (code == 0)
         code = create_units(up, &err);
     if (code == 0)
@@ -435,8 +442,7 @@ static int run(const struct wish *wish, struct err *err)
         fleet_free(&up.fleet);
         return EXIT_CODE_USAGE;
     }
-    log_open(STDERR_FILENO, up.fleet.name,
-             wish->quiet ? LOG_LEVEL_ERROR : (wish->verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO));
+    open_log(&up, wish);
     notify_open(&up.notify);
     if (wish->detach && (outcome_fd = detach(err)) < 0)
         return fail(EXIT_CODE_FAILURE, err);

@@ -228,7 +228,7 @@ void units_claim_windows(struct supervisor *up)
             (void)claim(unit, unit->vm->config.ice.offset, NULL);
     for (struct unit *unit = up->units; unit; unit = unit->next)
         if (!unit->leaving && claim_window(unit, &err) < 0)
-            log_warn("%s: %s", unit_name(unit), err.text);
+            log_error("%s: %s", unit_name(unit), err.text);
 }
 
 static void begin(struct unit *unit)

@@ -4,7 +4,9 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -14,12 +16,27 @@ static struct {
     int fd;
     enum log_level most;
     char tag[80];
+    bool journal; /* reads a level from the front of each line */
 } log_state = {.fd = STDERR_FILENO, .most = LOG_LEVEL_INFO, .tag = "minivmm"};
+
+/* The service manager names the journal's stream by device and inode (systemd.exec(5)), and what it names may
+ * have been redirected since. */
+static bool is_journal(int fd)
+{
+    const char *named = getenv("JOURNAL_STREAM"); // NOLINT(concurrency-mt-unsafe)
+    struct stat st;
+    char own[64];
+    if (!named || fstat(fd, &st) < 0)
+        return false;
+    snprintf(own, sizeof(own), "%ju:%ju", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+    return strcmp(own, named) == 0;
+}
 
 void log_open(int fd, const char *name, enum log_level most)
 {
     log_state.fd = fd;
     log_state.most = most;
+    log_state.journal = is_journal(fd);
     if (name)
         snprintf(log_state.tag, sizeof(log_state.tag), "minivmm[%s]", name);
     else
@@ -32,9 +49,11 @@ static void write_line(enum log_level level, uint64_t held_back, const char *fmt
 static void write_line(enum log_level level, uint64_t held_back, const char *fmt, va_list ap)
 {
     static const char *const names[] = {"error", "warning", "info", "debug"};
+    static const char *const priorities[] = {"<3>", "<4>", "<6>", "<7>"};
     char line[LINE_MAX_BYTES];
     size_t room = sizeof(line) - 64; /* for what follows the message */
-    size_t len = (size_t)snprintf(line, room, "%s: %s: ", log_state.tag, names[level]);
+    size_t len = (size_t)snprintf(line, room, "%s%s: %s: ", log_state.journal ? priorities[level] : "",
+                                  log_state.tag, names[level]);
     int body = vsnprintf(line + len, room - len, fmt, ap);
     if (body > 0)
         len = len + (size_t)body < room ? len + (size_t)body : room - 1;
