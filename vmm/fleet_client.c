@@ -304,7 +304,7 @@ void fleet_fit(char *out, unsigned width, const char *name)
 void fleet_format_uptime(char out[FLEET_UPTIME_MAX], double seconds)
 {
     static const unsigned long most = 99999UL * 86400;
-    unsigned long s = seconds > (double)most ? most : (unsigned long)seconds;
+    unsigned long s = !(seconds >= 0) ? 0 : seconds > (double)most ? most : (unsigned long)seconds;
     if (seconds < 0)
         snprintf(out, FLEET_UPTIME_MAX, "-");
     else if (s < 60)
