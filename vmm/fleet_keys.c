@@ -47,12 +47,10 @@ int key_object(size_t size, bool secret, void **map)
         fd = (int)syscall(SYS_memfd_secret, O_CLOEXEC);
 #endif
     /* Secret memory is locked memory, of which there may be too little for a long passphrase. */
-    if (fd >= 0 && map_object(fd, size, map) < 0) {
-        close(fd);
-        fd = -1;
-    } else if (fd >= 0) {
+    if (fd >= 0 && map_object(fd, size, map) == 0)
         return fd;
-    }
+    if (fd >= 0)
+        close(fd);
     fd = plain_object();
     int code = fd < 0 ? -errno : map_object(fd, size, map);
     /* Not against writing: its reader wipes it. */

@@ -181,18 +181,16 @@ static void read_request(struct client *client, size_t n)
     client_pump(client);
 }
 
-/* False: the client is gone. */
-static bool hear(struct client *client)
+/* The client may be gone afterwards. */
+static void hear(struct client *client)
 {
     ssize_t n =
         recv(client->fd, client->in + client->in_len, sizeof(client->in) - client->in_len, MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return true;
+        return;
     if (n < 0 || (n == 0 && client->mode == CLIENT_READING)) {
         drop(client);
-        return false;
-    }
-    if (n == 0) {
+    } else if (n == 0) {
         client->half_closed = true;
         client_pump(client);
     } else if (client->mode == CLIENT_READING) {
@@ -202,7 +200,6 @@ static bool hear(struct client *client)
         type(client);
         client_pump(client);
     }
-    return false; /* client_pump() may have dropped it */
 }
 
 static void on_client(void *arg, uint32_t events)
@@ -211,7 +208,7 @@ static void on_client(void *arg, uint32_t events)
     if ((events & (EPOLLHUP | EPOLLERR)) && client->mode != CLIENT_READING)
         drop(client);
     else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
-        (void)hear(client);
+        hear(client);
     else
         client_pump(client);
 }
