@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <termios.h>
 
 #include "minivmm/config.h"
 #include "minivmm/errors.h"
@@ -19,12 +20,23 @@ struct console_hooks {
     void *ctx;
 };
 
+/* Standard descriptors that are closed are opened as /dev/null: call first. */
+void console_hold_standard(void);
+
 /*
- * When standard input is the user's terminal and the console is stdio: forks; the parent keeps the terminal's
- * settings, passes signals on, waits for the child, restores the terminal however the child died (kill -9
- * included) and exits with its code (128 + signal when killed). Returns 0 in the child, or at once where
- * there is no terminal. Standard descriptors that are closed are opened as /dev/null in any case. Call before
- * any thread and before any other file is opened for the VM.
+ * When standard input is the user's terminal and the console is stdio: keeps the terminal's settings in
+ * *saved, and returns true.
+ */
+bool console_save_terminal(const struct config *config, struct termios *saved);
+
+/* Puts them back, even when the shell took the terminal back; all signals must be blocked. */
+void console_restore_terminal(const struct termios *saved);
+
+/*
+ * For a VM without a cell: forks; the parent passes signals on, waits for the child, restores the terminal
+ * however the child died (kill -9 included) and exits with its code (128 + signal when killed). Returns 0 in
+ * the child, or at once where there is no terminal. Call before any thread and before any other file is
+ * opened for the VM.
  */
 int console_guard_terminal(const struct config *config, struct err *err);
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "minivmm/log.h"
+#include "vmm/cell.h"
 #include "vmm/config_internal.h"
 #include "vmm/console.h"
 #include "vmm/console_internal.h"
@@ -188,7 +189,7 @@ void console_host_close(struct console_host *host)
 }
 
 /* One that is closed would become a disk image's or /dev/kvm's descriptor next, and be written log lines. */
-static void hold_standard_descriptors(void)
+void console_hold_standard(void)
 {
     int fd;
     do
@@ -198,26 +199,20 @@ static void hold_standard_descriptors(void)
         close(fd);
 }
 
-/* The guardian's whole life: hands signals on until the child is gone. Returns its wait status. */
-static int guard(pid_t child, const sigset_t *signals)
+bool console_save_terminal(const struct config *config, struct termios *saved)
 {
-    for (;;) {
-        siginfo_t info;
-        int status;
-        int signal = sigwaitinfo(signals, &info);
-        if (waitpid(child, &status, WNOHANG) == child)
-            return status;
-        /* What the kernel sends for the terminal went to the child's process group as well. */
-        if (signal > 0 && signal != SIGCHLD && info.si_code <= 0)
-            (void)kill(child, signal);
-    }
+    return is_users_terminal(config) && tcgetattr(STDIN_FILENO, saved) == 0;
+}
+
+void console_restore_terminal(const struct termios *saved)
+{
+    (void)tcsetattr(STDIN_FILENO, TCSANOW, saved);
 }
 
 int console_guard_terminal(const struct config *config, struct err *err)
 {
     struct termios saved;
-    hold_standard_descriptors();
-    if (!is_users_terminal(config) || tcgetattr(STDIN_FILENO, &saved) < 0)
+    if (!console_save_terminal(config, &saved))
         return 0;
     sigset_t all;
     sigset_t before;
@@ -240,8 +235,7 @@ int console_guard_terminal(const struct config *config, struct err *err)
         sigprocmask(SIG_SETMASK, &before, NULL);
         return 0;
     }
-    int status = guard(child, &all);
-    /* All signals are blocked, SIGTTOU too, so that this works even when the shell took the terminal back. */
-    (void)tcsetattr(STDIN_FILENO, TCSANOW, &saved);
+    int status = cell_keep(child);
+    console_restore_terminal(&saved);
     _exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }

@@ -285,8 +285,6 @@ static int create(struct control *control, const char *name, struct err *err)
         code = listen_locked(control, name, &why);
         control_dir_unlock(control->dir_fd);
     }
-    if (code == 0)
-        code = loop_add(control->loop, control->fd, EPOLLIN, on_connection, control);
     if (code < 0 && why.text[0])
         return err_set(err, code, "%s", why.text);
     if (code < 0)
@@ -295,13 +293,12 @@ static int create(struct control *control, const char *name, struct err *err)
     return 0;
 }
 
-int control_listen(const char *name, struct loop *loop, control_fn *fn, void *ctx, struct control **out,
-                   struct err *err)
+int control_listen(const char *name, struct control **out, struct err *err)
 {
     struct control *control = calloc(1, sizeof(*control));
     if (!control)
         return err_set(err, -ENOMEM, "out of memory for the control socket");
-    *control = (struct control){.loop = loop, .fn = fn, .ctx = ctx, .dir_fd = -1, .fd = -1};
+    *control = (struct control){.dir_fd = -1, .fd = -1};
     int code = create(control, name, err);
     if (code < 0) {
         control_close(control);
@@ -309,6 +306,23 @@ int control_listen(const char *name, struct loop *loop, control_fn *fn, void *ct
     }
     *out = control;
     return 0;
+}
+
+int control_serve(struct control *control, struct loop *loop, control_fn *fn, void *ctx, struct err *err)
+{
+    control->loop = loop;
+    control->fn = fn;
+    control->ctx = ctx;
+    int code = loop_add(loop, control->fd, EPOLLIN, on_connection, control);
+    return code < 0
+               ? err_set(err, code, "the event loop did not take the control socket: %s", strerror(-code))
+               : 0;
+}
+
+void control_leave_dir(struct control *control)
+{
+    close(control->dir_fd);
+    control->dir_fd = -1;
 }
 
 /* Takes the file away while we still listen, so that nobody takes it for a dead VM's and replaces it first.
@@ -329,9 +343,10 @@ void control_close(struct control *control)
     while (control->oldest)    // NOLINT(clang-analyzer-unix.Malloc): drop() takes it off the list
         drop(control->oldest); // NOLINT(clang-analyzer-unix.Malloc)
     if (control->fd >= 0) {
-        if (control->ino)
+        if (control->ino && control->dir_fd >= 0)
             remove_own(control);
-        loop_remove(control->loop, control->fd);
+        if (control->loop)
+            loop_remove(control->loop, control->fd);
         close(control->fd);
     }
     if (control->dir_fd >= 0)

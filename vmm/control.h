@@ -17,9 +17,18 @@ struct control;
 /* Answers one request: writes answer lines to out; 0, or -errno with a sentence. Main thread. */
 typedef int control_fn(void *ctx, const char *request, FILE *out, struct err *err);
 
-/* -EBUSY when a live VM already has this name; a dead one's socket is replaced. */
-int control_listen(const char *name, struct loop *loop, control_fn *fn, void *ctx, struct control **out,
-                   struct err *err);
+/*
+ * Makes the socket, on which nobody answers yet. -EBUSY when a live VM already has this name; a dead one's
+ * socket is replaced.
+ */
+int control_listen(const char *name, struct control **out, struct err *err);
+
+/* Answers from the loop. */
+int control_serve(struct control *control, struct loop *loop, control_fn *fn, void *ctx, struct err *err);
+
+/* In the cell: gives up the run directory; the socket's file is the keeper's to remove. */
+void control_leave_dir(struct control *control);
+
 void control_close(struct control *control);
 
 /* Inside a control_fn: the descriptor that came with the request, then the caller's; -1: none. */

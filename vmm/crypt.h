@@ -16,19 +16,26 @@
 #include "minivmm/ice.h"
 #include "minivmm/keyservice.h"
 #include "minivmm/slotmap.h"
+#include "vmm/luks.h"
 
+#define CRYPT_VM_KEY   32u   /* bytes */
 #define CRYPT_DRAIN_MS 2000u /* how long a slot that changes waits for its requests */
 
 struct crypt_disk {
     unsigned first, count; /* the guest's window of this disk; 0 slots: none */
     bool required;
     struct block_transparent transparent; /* unit 0: none */
+    struct slotmap *claim;                /* of the operator's slot for this disk, or NULL */
+    unsigned slot;                        /* that slot */
+    int key_fd;                           /* its key's file; 0: none */
+    struct luks_job luks;
 };
 
 struct crypt {
     struct ice *ice;
-    struct slotmap *window, *claim[CONFIG_DISKS_MAX]; /* claim: of operator's slots, a disk each */
-    unsigned first, slots;                            /* the VM's window */
+    struct slotmap *window;
+    unsigned first, slots; /* the VM's window */
+    int kek_fd;            /* the file of the key-encryption key or of the VM's own; 0: none */
     uint8_t uuid[16];
     struct crypt_disk disk[CONFIG_DISKS_MAX];
     unsigned disks;
@@ -49,15 +56,38 @@ void crypt_harden(void);
 int crypt_split(unsigned slots, const unsigned *wanted, unsigned disks, unsigned *count, struct err *err);
 
 /*
- * Claims, loads and programs all; the images must be open and locked already, and the process have one
- * thread. Sentences name the flag. *crypt must be zero before; crypt_destroy() after failure too.
+ * What must be done outside of the cell: claims the keyslots, opens the files of keys, unread, and lets
+ * children open LUKS volumes. The images must be open and locked already, and the process have one thread.
+ * Sentences name the flag. *crypt must be zero before; crypt_destroy() after failure too.
  */
+int crypt_open(struct crypt *crypt, const struct config *config, struct err *err);
+
+/* Loads libcrypto, which the cell has no path to: after crypt_open(), before the cell closes. */
+int crypt_load(struct crypt *crypt, const struct config *config, struct err *err);
+
+/* Reads the keys and programs all. The process has one thread still. */
 int crypt_create(struct crypt *crypt, const struct config *config, struct err *err);
+
+/* In the keeper: closes the files of keys, which are the VM's alone. */
+void crypt_leave_keys(struct crypt *crypt);
+
+/* In the cell: lets go of the locks on keyslots, which its keeper holds for it. */
+void crypt_leave_locks(struct crypt *crypt);
+
+/* The VM's UUID: as configured, else made of its name (libcrypto gets loaded). */
+int crypt_uuid(const struct config *config, uint8_t uuid[16], struct err *err);
+
+/*
+ * Derives a VM's own wrapping key from the key-encryption key that fd holds and that is wiped here again.
+ * name: the key's, for sentences. libcrypto must be loaded. -EINVAL: no key of 16 to 64 bytes.
+ */
+int crypt_derive(int fd, const char *name, const uint8_t uuid[16], uint8_t vm_key[CRYPT_VM_KEY],
+                 struct err *err);
 
 /* Sets the part of a block device's configuration that is the engine's. */
 void crypt_fill(const struct crypt *crypt, unsigned disk, struct block_config *block);
 
-/* Starts the key service on an interrupt line; only with a window. */
+/* Starts the key service on an interrupt line; only with a window. The files of keys are closed then. */
 int crypt_create_keys(struct crypt *crypt, const struct config *config, const struct guest_memory *mem,
                       int irq_fd, struct err *err);
 

@@ -13,6 +13,7 @@ enum exit_code {
     EXIT_CODE_STOPPED = 6,     /* stopped by the user: minivmm stop --force, ctrl-a x, SIGTERM, SIGINT */
     EXIT_CODE_DEBUG_EXIT = 32, /* debug exit port: 0 for value 0, else 32 + (value & 31) */
     EXIT_CODE_TIMEOUT = 124,   /* --timeout passed */
+    EXIT_CODE_SIGNAL = 128,    /* + N: the VM's process was killed by signal N */
 };
 
 #endif

@@ -5,11 +5,25 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "vmm/config_internal.h"
+
+static int inherited(const char *path, int fd, struct err *err)
+{
+    int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    return own < 0
+               ? err_set(err, -errno, "%s: descriptor %d was not handed down: %s", path, fd, strerror(errno))
+               : own;
+}
+
 int keyfile_open(const char *path, struct err *err)
 {
+    int from;
+    if (config_names_descriptor(path, &from))
+        return inherited(path, from, err);
     /* Non-blocking: a FIFO by mistake must be refused, not waited for. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
@@ -72,9 +86,46 @@ static ssize_t fill(int fd, uint8_t *to, size_t size)
     return (ssize_t)have;
 }
 
+/* Of a memfd_secret, which can only be mapped: takes what it holds and leaves zeroes. */
+static ssize_t take_secret(int fd, uint8_t *to, size_t size)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0 || st.st_size <= 0)
+        return -EINVAL;
+    size_t len = (size_t)st.st_size;
+    void *from = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (from == MAP_FAILED)
+        return -errno;
+    size_t take = len < size ? len : size;
+    memcpy(to, from, take);
+    explicit_bzero(from, len);
+    munmap(from, len);
+    return (ssize_t)take;
+}
+
+/* A memfd lives on in whoever else holds it; a file on a disk has no seals and stays as it is. */
+static void wipe_memfd(int fd, size_t len)
+{
+    static const uint8_t zeroes[256];
+    if (fcntl(fd, F_GET_SEALS) < 0)
+        return;
+    for (size_t at = 0; at < len; at += sizeof(zeroes))
+        (void)!pwrite(fd, zeroes, len - at < sizeof(zeroes) ? len - at : sizeof(zeroes), (off_t)at);
+}
+
+ssize_t keyfile_take(int fd, uint8_t *to, size_t size)
+{
+    ssize_t got = fill(fd, to, size);
+    if (got == -EINVAL)
+        return take_secret(fd, to, size);
+    if (got > 0)
+        wipe_memfd(fd, (size_t)got);
+    return got;
+}
+
 int keyfile_read(int fd, const char *name, uint8_t scratch[KEYFILE_SCRATCH], struct err *err)
 {
-    ssize_t got = fill(fd, scratch, KEYFILE_SCRATCH);
+    ssize_t got = keyfile_take(fd, scratch, KEYFILE_SCRATCH);
     size_t len = got > 0 ? (size_t)got : 0, digits = hex_length(scratch, len);
     int code = 0;
     if (got < 0)

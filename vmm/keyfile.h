@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "minivmm/errors.h"
 #include "minivmm/ice.h"
@@ -14,12 +15,19 @@
 
 /*
  * Opens a key file for reading. Refuses, with sentences that name path: what is missing, no regular file, or
- * open to the group or others (chmod 600). Returns the descriptor, the caller's, or -errno.
+ * open to the group or others (chmod 600). "/dev/fd/N" is the inherited descriptor N, whose giver is trusted.
+ * Returns a descriptor, the caller's, or -errno.
  */
 int keyfile_open(const char *path, struct err *err);
 
 /*
- * Reads a key to the end of fd: from the start where it can seek. scratch is best locked memory: key bytes
+ * Reads up to size bytes of fd, from the start where it can seek. A memfd, secret or not, was made to hand a
+ * secret over: it is wiped. Returns how many bytes, or -errno.
+ */
+ssize_t keyfile_take(int fd, uint8_t *to, size_t size);
+
+/*
+ * Takes a key as keyfile_take() does, to the end of fd. scratch is best locked memory: key bytes
  * go nowhere else; the key ends up at its start and the rest is wiped. Contents made of hexadecimal digits
  * alone (and a newline) are hexadecimal. Returns the key's length, 1 .. KEYFILE_KEY_MAX, or -errno with a
  * sentence that begins with name.

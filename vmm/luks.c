@@ -39,8 +39,7 @@ static int collect(int fd, const char *path, struct luks_volume *volume, uint8_t
     return 0;
 }
 
-int luks_open(const char *path, const char *passphrase_file, struct luks_volume *volume, uint8_t *key,
-              struct err *err)
+int luks_start(const char *path, int passphrase_fd, const char *name, struct luks_job *job, struct err *err)
 {
     int fds[2];
     if (pipe2(fds, O_CLOEXEC) < 0)
@@ -49,15 +48,36 @@ int luks_open(const char *path, const char *passphrase_file, struct luks_volume 
     pid_t parent = getpid(), child = fork();
     if (child == 0) {
         close(fds[0]);
-        luks_child_run(path, passphrase_file, parent, fds[1]);
+        luks_child_run(path, passphrase_fd, name, parent, fds[1]);
         _exit(0);
     }
+    int code = child < 0 ? -errno : 0;
     close(fds[1]);
-    int r = child < 0 ? err_set(err, -errno, "%s: can't start the helper that opens LUKS volumes: %s", path,
-                                strerror(errno))
-                      : collect(fds[0], path, volume, key, err);
-    close(fds[0]);
-    while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
+    if (code < 0) {
+        close(fds[0]);
+        return err_set(err, code, "%s: can't start the helper that opens LUKS volumes: %s", path,
+                       strerror(-code));
+    }
+    *job = (struct luks_job){.answer_fd = fds[0], .child = child};
+    return 0;
+}
+
+int luks_finish(struct luks_job *job, const char *path, struct luks_volume *volume, uint8_t *key,
+                struct err *err)
+{
+    int code = collect(job->answer_fd, path, volume, key, err);
+    close(job->answer_fd);
+    job->answer_fd = 0;
+    /* In a fork of the process that started it, this finds no child: it is reaped there. */
+    while (waitpid(job->child, NULL, 0) < 0 && errno == EINTR)
         ;
-    return r;
+    return code;
+}
+
+void luks_drop(struct luks_job *job)
+{
+    if (!job->answer_fd)
+        return;
+    close(job->answer_fd);
+    job->answer_fd = 0;
 }

@@ -9,6 +9,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "minivmm/errors.h"
 
@@ -22,14 +23,29 @@ struct luks_volume {
     uint32_t key_size;    /* 32 (AES-128-XTS) or 64 (AES-256-XTS) bytes */
 };
 
+/* A child at work; zero-initialise. */
+struct luks_job {
+    int answer_fd; /* 0: there is none */
+    pid_t child;
+};
+
 /*
- * Opens the volume in the image at path with the passphrase in passphrase_file (the whole file; where that
- * does not fit and the file ends with a newline, the file without it). key: LUKS_KEY_MAX bytes, best in
- * locked memory, written once. Single-threaded. -EINVAL, -EKEYREJECTED, -ENOSYS, ... with a sentence that
- * says why the volume is refused: not LUKS2, a cipher other than aes-xts-plain64, integrity, several
- * segments, reencryption, unknown requirements.
+ * Starts a child that opens the volume in the image at path with the passphrase in passphrase_fd (all of it;
+ * where that does not fit and it ends with a newline, without it), which it reads from its start. name: the
+ * passphrase's, for sentences. Single-threaded; the descriptor stays the caller's and may be closed at once.
  */
-int luks_open(const char *path, const char *passphrase_file, struct luks_volume *volume, uint8_t *key,
-              struct err *err);
+int luks_start(const char *path, int passphrase_fd, const char *name, struct luks_job *job, struct err *err);
+
+/*
+ * Waits for the child's answer, in this process or a fork of it that inherited the job. key: LUKS_KEY_MAX
+ * bytes, best in locked memory, written once. -EINVAL, -EKEYREJECTED, -ENOSYS, ... with a sentence that says
+ * why the volume is refused: not LUKS2, a cipher other than aes-xts-plain64, integrity, several segments,
+ * reencryption, unknown requirements.
+ */
+int luks_finish(struct luks_job *job, const char *path, struct luks_volume *volume, uint8_t *key,
+                struct err *err);
+
+/* Forgets a job that was not finished; its child ends when it finds nobody there. */
+void luks_drop(struct luks_job *job);
 
 #endif

@@ -3,7 +3,6 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <json-c/json.h>
 #include <libcryptsetup.h>
 #include <signal.h>
@@ -15,6 +14,8 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
+
+#include "vmm/keyfile.h"
 
 #define PASSPHRASE_MAX (8u << 20) /* cryptsetup's own limit for key files */
 
@@ -51,7 +52,8 @@ struct library {
 struct job {
     struct library lib;
     struct crypt_device *cd;
-    const char *path, *passphrase_file;
+    const char *path, *name; /* name: the passphrase's */
+    int passphrase_fd;
     uint8_t *key;
     struct luks_answer answer;
 };
@@ -175,24 +177,17 @@ static int read_header(struct job *job)
 
 static int read_passphrase(struct job *job, char **text, size_t *len)
 {
-    int fd = open(job->passphrase_file, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return fail(job, -errno, "the passphrase file %s can't be opened: %s", job->passphrase_file,
-                    strerror(errno));
     *text = malloc(PASSPHRASE_MAX + 1);
-    *len = 0;
-    ssize_t n = -1;
-    while (*text && *len <= PASSPHRASE_MAX && (n = read(fd, *text + *len, PASSPHRASE_MAX + 1 - *len)) > 0)
-        *len += (size_t)n;
-    int saved = errno;
-    close(fd);
+    if (!*text)
+        return fail(job, -ENOMEM, "out of memory for the passphrase");
+    ssize_t n = keyfile_take(job->passphrase_fd, (uint8_t *)*text, PASSPHRASE_MAX + 1);
+    *len = n > 0 ? (size_t)n : 0;
     if (n < 0)
-        return fail(job, -EIO, "the passphrase file %s can't be read: %s", job->passphrase_file,
-                    strerror(saved));
+        return fail(job, -EIO, "the passphrase file %s can't be read: %s", job->name, strerror((int)-n));
     if (*len == 0)
-        return fail(job, -EINVAL, "the passphrase file %s is empty", job->passphrase_file);
+        return fail(job, -EINVAL, "the passphrase file %s is empty", job->name);
     if (*len > PASSPHRASE_MAX)
-        return fail(job, -EINVAL, "the passphrase file %s is larger than 8 MiB", job->passphrase_file);
+        return fail(job, -EINVAL, "the passphrase file %s is larger than 8 MiB", job->name);
     return 0;
 }
 
@@ -201,7 +196,7 @@ static int recover_key(struct job *job)
     char *text = NULL;
     size_t len = 0, key_len = LUKS_KEY_MAX;
     int r = read_passphrase(job, &text, &len);
-    if (r < 0 || !text)
+    if (r < 0)
         return r;
     r = job->lib.crypt_volume_key_get(job->cd, CRYPT_ANY_SLOT, (char *)job->key, &key_len, text, len);
     if (r == -EPERM && len > 1 && text[len - 1] == '\n') {
@@ -211,8 +206,7 @@ static int recover_key(struct job *job)
     explicit_bzero(text, len);
     free(text);
     if (r == -EPERM)
-        return fail(job, -EKEYREJECTED, "the passphrase in %s opens no key slot of the volume",
-                    job->passphrase_file);
+        return fail(job, -EKEYREJECTED, "the passphrase in %s opens no key slot of the volume", job->name);
     if (r < 0)
         return fail(job, r, "the volume key can't be recovered: %s", strerror(-r));
     return 0;
@@ -231,13 +225,13 @@ static bool write_all(int fd, const void *from, size_t len)
     return true;
 }
 
-void luks_child_run(const char *path, const char *passphrase_file, pid_t parent, int fd)
+void luks_child_run(const char *path, int passphrase_fd, const char *name, pid_t parent, int fd)
 {
     /* This process shares the VM's lock on its keyslots, so it must not outlive the VM. */
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
         return;
     uint8_t key[LUKS_KEY_MAX];
-    struct job job = {.path = path, .passphrase_file = passphrase_file, .key = key};
+    struct job job = {.path = path, .name = name, .passphrase_fd = passphrase_fd, .key = key};
     /* Key bytes pass through here: no core file, no tracer. */
     setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
     prctl(PR_SET_DUMPABLE, 0);

@@ -13,7 +13,8 @@ struct luks_answer {
     char text[512];
 };
 
-/* The child's whole life, which ends with its parent's: opens the volume and writes the answer to fd. */
-void luks_child_run(const char *path, const char *passphrase_file, pid_t parent, int fd);
+/* The child's whole life, which ends with its parent's: opens the volume and writes the answer to fd. name:
+ * the passphrase's, for sentences. */
+void luks_child_run(const char *path, int passphrase_fd, const char *name, pid_t parent, int fd);
 
 #endif

@@ -20,10 +20,10 @@
 
 void machine_init(struct machine *machine)
 {
-    machine->serial_irq_fd = -1;
+    machine->serial_irq_fd = machine->kernel_fd = machine->initrd_fd = -1;
 }
 
-int machine_create_memory(struct machine *machine, const struct config *config, struct err *err)
+int machine_check_memory(const struct config *config, struct err *err)
 {
     if (config->memory < GUEST_MEMORY_MIN)
         return err_set(err, -EINVAL, "--memory: %llu bytes are too few, at least %lluM are needed",
@@ -35,6 +35,11 @@ int machine_create_memory(struct machine *machine, const struct config *config, 
             return err_set(err, -EINVAL, "--memory: %lluM is more than this host has (%lluM with swap)",
                            (unsigned long long)(config->memory >> 20), (unsigned long long)(has >> 20));
     }
+    return 0;
+}
+
+int machine_create_memory(struct machine *machine, const struct config *config, struct err *err)
+{
     struct guest_region layout[GUEST_REGIONS_MAX];
     memset(layout, 0, sizeof(layout));
     unsigned count = arch_memory_layout(config->memory, layout);
@@ -224,14 +229,22 @@ static int add_power_ports(struct machine *machine, const struct config *config,
     return code;
 }
 
+int machine_open(struct machine *machine, const struct config *config, struct err *err)
+{
+    int code = machine_open_payload(machine, config, err);
+    /* All images are locked before a LUKS header is read. */
+    for (unsigned i = 0; code == 0 && i < config->disks; i++)
+        code = open_disk(machine, config, i, err);
+    if (code == 0 && crypt_wanted(config))
+        code = crypt_open(&machine->crypt, config, err);
+    return code;
+}
+
 int machine_create_devices(struct machine *machine, const struct config *config,
                            const struct serial_config *console, struct err *err)
 {
     int code = 0;
-    /* All images are locked before a LUKS header is read, and that is done before any thread is there. */
-    for (unsigned i = 0; code == 0 && i < config->disks; i++)
-        code = open_disk(machine, config, i, err);
-    if (code == 0 && crypt_wanted(config))
+    if (crypt_wanted(config))
         code = crypt_create(&machine->crypt, config, err);
     for (unsigned i = 0; code == 0 && i < config->disks; i++)
         code = add_disk(machine, config, i, err);
@@ -291,8 +304,10 @@ void machine_destroy(struct machine *machine)
         serial_destroy(machine->serial);
     for (unsigned i = 0; i < machine->devices; i++)
         close(machine->slot[i].irq_fd);
-    if (machine->serial_irq_fd >= 0)
-        close(machine->serial_irq_fd);
+    const int fds[] = {machine->serial_irq_fd, machine->kernel_fd, machine->initrd_fd};
+    for (unsigned i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
     for (unsigned i = 0; i < CONFIG_DISKS_MAX; i++)
         disk_close(machine->disk[i]);
     guest_memory_free(&machine->mem);

@@ -40,13 +40,23 @@ struct machine {
     struct crypt crypt; /* .ice NULL: the VM has no keyslots */
     struct serial *serial;
     int serial_irq_fd;
-    struct power_sink sink; /* what the power ports call; set before the first vCPU runs */
+    int kernel_fd, initrd_fd; /* until they are loaded */
+    struct power_sink sink;   /* what the power ports call; set before the first vCPU runs */
 };
 
 /* Empty, so that machine_destroy() may be called whatever became of the rest. */
 void machine_init(struct machine *machine);
 
-/* Guest memory of config->memory bytes: refuses less than GUEST_MEMORY_MIN and more than the host has. */
+/*
+ * Opens what has a path: kernel, initrd, disk images (which it locks), key files and keyslots. One thread.
+ * Sentences name the flag.
+ */
+int machine_open(struct machine *machine, const struct config *config, struct err *err);
+
+/* Refuses less guest memory than GUEST_MEMORY_MIN and more than the host has. */
+int machine_check_memory(const struct config *config, struct err *err);
+
+/* Guest memory of config->memory bytes. */
 int machine_create_memory(struct machine *machine, const struct config *config, struct err *err);
 
 /*
@@ -59,6 +69,9 @@ int machine_create_devices(struct machine *machine, const struct config *config,
 /* Loads kernel and initrd of config, with tables that describe the devices. */
 int machine_load(struct machine *machine, const struct config *config, struct arch_entry *entry,
                  struct err *err);
+
+/* Opens kernel and initrd; for machine_open(). */
+int machine_open_payload(struct machine *machine, const struct config *config, struct err *err);
 
 /* Memory slots, interrupt lines and queue notifications of the VM. */
 int machine_connect(struct machine *machine, int vm_fd, struct err *err);

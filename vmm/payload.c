@@ -32,19 +32,23 @@ static int open_file(const char *flag, const char *path, struct err *err)
     return fd;
 }
 
+int machine_open_payload(struct machine *machine, const struct config *config, struct err *err)
+{
+    machine->kernel_fd = open_file("--kernel", config->kernel, err);
+    if (machine->kernel_fd < 0)
+        return machine->kernel_fd;
+    if (config->initrd)
+        machine->initrd_fd = open_file("--initrd", config->initrd, err);
+    return config->initrd && machine->initrd_fd < 0 ? machine->initrd_fd : 0;
+}
+
 int machine_load(struct machine *machine, const struct config *config, struct arch_entry *entry,
                  struct err *err)
 {
-    struct arch_payload payload = {
-        .kernel_path = config->kernel, .kernel_fd = -1, .initrd_path = config->initrd, .initrd_fd = -1};
-    payload.kernel_fd = open_file("--kernel", config->kernel, err);
-    if (payload.kernel_fd < 0)
-        return payload.kernel_fd;
-    int code = 0;
-    if (config->initrd) {
-        payload.initrd_fd = open_file("--initrd", config->initrd, err);
-        code = payload.initrd_fd < 0 ? payload.initrd_fd : 0;
-    }
+    const struct arch_payload payload = {.kernel_path = config->kernel,
+                                         .kernel_fd = machine->kernel_fd,
+                                         .initrd_path = config->initrd,
+                                         .initrd_fd = machine->initrd_fd};
     const struct arch_machine description = {
         .mem = &machine->mem,
         .cpus = config->cpus,
@@ -56,10 +60,10 @@ int machine_load(struct machine *machine, const struct config *config, struct ar
         .acpi = config->acpi,
         .cmdline = config->cmdline,
     };
-    if (code == 0)
-        code = arch_load(&description, &payload, entry, err);
-    if (payload.initrd_fd >= 0)
-        close(payload.initrd_fd);
-    close(payload.kernel_fd);
+    int code = arch_load(&description, &payload, entry, err);
+    if (machine->initrd_fd >= 0)
+        close(machine->initrd_fd);
+    close(machine->kernel_fd);
+    machine->kernel_fd = machine->initrd_fd = -1;
     return code;
 }

@@ -3,10 +3,14 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "minivmm/config.h"
 #include "minivmm/log.h"
+#include "vmm/cell.h"
+#include "vmm/cgroup.h"
 #include "vmm/commands.h"
 #include "vmm/console.h"
 #include "vmm/exit_codes.h"
@@ -75,20 +79,94 @@ static void hold_ending_signals(void)
     pthread_sigmask(SIG_BLOCK, &ending, NULL);
 }
 
-static int run(const struct config *config)
+/* From the built VM to its exit code; the VM is gone then. built: what vm_build() gave. */
+static int finish(const struct config *config, struct vm *vm, int built, bool usage, struct err *err)
 {
-    struct err err = {{0}};
-    bool usage;
-    struct vm *vm = NULL;
-    if (vm_create(config, &vm, &usage, &err) < 0)
-        return report(usage ? EXIT_CODE_USAGE : EXIT_CODE_FAILURE, &err);
     struct vm_result result = {0};
-    int code = vm_run(vm, &result, &err);
+    int code = built < 0 ? built : vm_run(vm, &result, err);
     /* What the guest was told is safe must be, and its last words out, before anything is said of the end. */
     vm_destroy(vm);
     if (code < 0)
-        return report(EXIT_CODE_FAILURE, &err);
+        return report(usage ? EXIT_CODE_USAGE : EXIT_CODE_FAILURE, err);
     return conclude(config, &result);
+}
+
+static int run_without_cell(const struct config *config)
+{
+    struct err err = {{0}};
+    bool usage = false;
+    struct vm *vm = NULL;
+    log_warn("--no-sandbox: this VM runs WITHOUT its cell; a guest that breaks out has all that you have");
+    if (console_guard_terminal(config, &err) < 0)
+        return report(EXIT_CODE_FAILURE, &err);
+    int code = vm_create(config, &vm, &usage, &err);
+    return code < 0 ? report(usage ? EXIT_CODE_USAGE : EXIT_CODE_FAILURE, &err)
+                    : finish(config, vm, code, usage, &err);
+}
+
+/* The VM's process, from the moment that it is there. */
+static int run_inside(const struct config *config, struct vm *vm, const struct cell *cell)
+{
+    struct err err = {{0}};
+    bool usage = false;
+    vm_enter_cell(vm, cell);
+    int code = vm_load(vm, &err);
+    if (code == 0)
+        code = cell_close(cell, &err);
+    if (code == 0)
+        code = vm_build(vm, &usage, &err);
+    return finish(config, vm, code, usage, &err);
+}
+
+static int run_keeper(struct vm *vm, const struct cell *cell)
+{
+    vm_become_keeper(vm);
+    int status = cell_keep(cell->vm);
+    vm_destroy(vm);
+    if (!WIFSIGNALED(status))
+        return WEXITSTATUS(status);
+    int signal = WTERMSIG(status);
+    if (signal == SIGSYS)
+        log_error(
+            "the VM's process made a system call that its filter forbids, and was killed: this is a break-in "
+            "or a defect of minivmm (the kernel's log, dmesg, names the call)");
+    else
+        log_error("the VM's process was killed by signal %d (%s)", signal, sigabbrev_np(signal));
+    return EXIT_CODE_SIGNAL + signal;
+}
+
+static int on_born(void *ctx, pid_t vm, struct err *err)
+{
+    return ctx ? cgroup_add(ctx, vm, err) : 0; /* a host without delegation, and no limit asked for */
+}
+
+static int run_in_cell(const struct config *config)
+{
+    struct err err = {{0}};
+    bool usage = false;
+    struct vm *vm = NULL;
+    struct cell cell;
+    struct termios saved;
+    struct cgroup *group = NULL;
+    cell_close_strays(config);
+    bool terminal = console_save_terminal(config, &saved);
+    if (vm_open(config, &vm, &usage, &err) < 0)
+        return report(usage ? EXIT_CODE_USAGE : EXIT_CODE_FAILURE, &err);
+    int code = cgroup_create(config->name, config->cpu_limit, config->memory_limit, &group, &err);
+    if (code == 0)
+        code = cell_split(&cell, on_born, group, &err);
+    if (code == CELL_INSIDE)
+        return run_inside(config, vm, &cell);
+    if (code < 0) {
+        vm_destroy(vm);
+        code = report(EXIT_CODE_FAILURE, &err);
+    } else {
+        code = run_keeper(vm, &cell);
+    }
+    cgroup_remove(group);
+    if (terminal)
+        console_restore_terminal(&saved);
+    return code;
 }
 
 static enum log_level level(const struct config *config)
@@ -111,12 +189,11 @@ int run_main(int argc, char **argv)
     int code = EXIT_CODE_USAGE;
     if (config_parse_args(&config, argc, argv, &err) < 0 || config_check(&config, &err) < 0) {
         report(code, &err);
-    } else if (console_guard_terminal(&config, &err) < 0) {
-        code = report(EXIT_CODE_FAILURE, &err);
     } else {
+        console_hold_standard();
         log_open(STDERR_FILENO, config.name, level(&config));
         hold_ending_signals();
-        code = run(&config);
+        code = (config.sandbox ? run_in_cell : run_without_cell)(&config);
     }
     config_free(&config);
     return code;

@@ -226,6 +226,34 @@ int slotmap_claim(const struct slotmap_request *request, struct slotmap **out, u
     return 0;
 }
 
+int slotmap_adopt(const struct slotmap_request *request, int fd, struct slotmap **out, struct err *err)
+{
+    struct slotmap_request r = *request;
+    struct stat st;
+    int e = check(&r, err);
+    if (e < 0)
+        return e;
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+        return err_set(err, -EBADF, "descriptor %d is not the keyslot map that was to be handed down", fd);
+    r.path = "the map that was handed down";
+    /* Where this open file description has the lock already, nothing changes. */
+    e = claim_at(fd, &r, (unsigned)r.offset, err);
+    if (e < 0)
+        return e;
+    struct slotmap *map = calloc(1, sizeof(*map));
+    if (!map)
+        return err_set(err, -ENOMEM, "no memory for the keyslot map");
+    *map = (struct slotmap){.fd = fd, .first = (unsigned)r.offset, .count = r.slots};
+    write_record(fd, map->first, map->count, r.name);
+    *out = map;
+    return 0;
+}
+
+int slotmap_fd(const struct slotmap *map)
+{
+    return map->fd;
+}
+
 void slotmap_release(struct slotmap *map)
 {
     if (!map)

@@ -9,6 +9,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "minivmm/sandbox.h"
+
 /* vCPU threads call no deep code; the default of 8 MiB each would only be address space to account for. */
 #ifdef MINIVMM_SANITIZED
 #define STACK_BYTES (2048U << 10)
@@ -103,6 +105,9 @@ static void *vcpu_thread(void *arg)
     /* By the thread itself: one system call, where another thread would have to go through /proc. */
     snprintf(name, sizeof(name), "vcpu%u", cpu->id);
     pthread_setname_np(pthread_self(), name);
+    struct err err = {{0}};
+    if (sandbox_thread(SANDBOX_VCPU, &err) < 0)
+        cpu->all->env.ended(cpu->all->env.ctx, VM_END_INTERNAL, err.text);
     while (pass_gate(cpu, &held)) {
         if (held)
             tell_of_pause(cpu);
@@ -168,6 +173,20 @@ void vcpus_wish(struct vcpus *vcpus, enum vcpu_wish wish)
         pthread_cond_broadcast(&vcpus->changed);
     }
     pthread_mutex_unlock(&vcpus->lock);
+}
+
+uint64_t vcpus_time_ms(const struct vcpus *vcpus)
+{
+    uint64_t ms = 0;
+    for (unsigned i = 0; i < vcpus->count; i++) {
+        struct timespec used;
+        clockid_t clock;
+        if (!vcpus->cpu[i].started || pthread_getcpuclockid(vcpus->cpu[i].thread, &clock) != 0 ||
+            clock_gettime(clock, &used) < 0)
+            continue;
+        ms += (uint64_t)used.tv_sec * 1000 + (uint64_t)used.tv_nsec / 1000000;
+    }
+    return ms;
 }
 
 void vcpus_wait_idle(struct vcpus *vcpus)

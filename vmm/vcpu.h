@@ -71,8 +71,14 @@ int vcpus_start(struct vcpus *vcpus, struct err *err);
  */
 void vcpus_wish(struct vcpus *vcpus, enum vcpu_wish wish);
 
-/* Waits until no vCPU is in the guest or in a device; after a wish for HOLD or STOP. Not on a vCPU thread. */
+/*
+ * Waits until no vCPU is in the guest or in a device, and each has closed its filter; after a wish for HOLD
+ * or STOP. Not on a vCPU thread.
+ */
 void vcpus_wait_idle(struct vcpus *vcpus);
+
+/* CPU time of all vCPU threads, in the guest and out of it, in milliseconds. */
+uint64_t vcpus_time_ms(const struct vcpus *vcpus);
 
 /* Stops, joins and frees; harmless when repeated, and on zeroed memory after vcpus_init(). */
 void vcpus_join(struct vcpus *vcpus);

@@ -145,11 +145,10 @@ void vcpu_run_guest(struct vcpu *cpu)
             continue;
         }
         int code = errno;
-        if (code == EINTR)
+        /* EAGAIN: a vCPU that waited for its start-up IPI and got it; it runs from the next call on. By way
+         * of the gate, so that a host that gives nothing else can't keep the thread from its end. */
+        if (code == EINTR || code == EAGAIN)
             return;
-        /* A vCPU that waited for its start-up IPI and got it: it runs from the next call on. */
-        if (code == EAGAIN)
-            continue;
         crash(cpu, VM_END_INTERNAL, "KVM failed to run the guest: %s", strerror(code));
         return;
     }

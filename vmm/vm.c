@@ -2,6 +2,7 @@
 #include "vmm/vm.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -11,6 +12,8 @@
 
 #include "minivmm/event.h"
 #include "minivmm/log.h"
+#include "minivmm/sandbox.h"
+#include "vmm/cell.h"
 #include "vmm/kvm.h"
 #include "vmm/vm_internal.h"
 
@@ -203,20 +206,81 @@ static bool user_can_mend(int code)
     return code != -ENOMEM && code != -EMFILE && code != -ENFILE;
 }
 
-static int create_all(struct vm *vm, bool *usage, struct err *err)
+static int open_all(struct vm *vm, bool *usage, struct err *err)
+{
+    const struct config *config = vm->config;
+    vm->kvm_fd = kvm_open(config->kvm, config->cpus, err);
+    if (vm->kvm_fd < 0)
+        return vm->kvm_fd;
+    int code = machine_check_memory(config, err);
+    if (code == 0)
+        code = create_console(vm, err);
+    if (code == 0)
+        code = machine_open(&vm->machine, config, err);
+    if (code < 0) {
+        *usage = user_can_mend(code);
+        return code;
+    }
+    if (config->control) {
+        code = control_listen(config->name, &vm->control, err);
+        *usage = code == -EBUSY;
+    }
+    return code;
+}
+
+int vm_open(const struct config *config, struct vm **out, bool *usage, struct err *err)
+{
+    *usage = false;
+    struct vm *vm = calloc(1, sizeof(*vm));
+    if (!vm)
+        return err_set(err, -ENOMEM, "out of memory for the VM");
+    vm->config = config;
+    vm->kvm_fd = vm->vm_fd = vm->end_fd = vm->signal_fd = vm->timer_fd = vm->force_fd = vm->statm_fd = -1;
+    vm->pid = vm->cell_pid = getpid();
+    pthread_mutex_init(&vm->end_lock, NULL);
+    machine_init(&vm->machine);
+    vcpus_init(&vm->vcpus);
+    clock_gettime(CLOCK_MONOTONIC, &vm->started);
+    int code = open_all(vm, usage, err);
+    if (code < 0) {
+        vm_destroy(vm);
+        return code;
+    }
+    *out = vm;
+    return 0;
+}
+
+void vm_enter_cell(struct vm *vm, const struct cell *cell)
+{
+    vm->pid = cell->keeper;
+    vm->cell_pid = cell->vm;
+    crypt_leave_locks(&vm->machine.crypt);
+    if (vm->control)
+        control_leave_dir(vm->control);
+}
+
+void vm_become_keeper(struct vm *vm)
+{
+    crypt_leave_keys(&vm->machine.crypt);
+}
+
+int vm_load(struct vm *vm, struct err *err)
+{
+    vm->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    if (!crypt_wanted(vm->config))
+        return 0;
+    crypt_harden();
+    return crypt_load(&vm->machine.crypt, vm->config, err);
+}
+
+int vm_build(struct vm *vm, bool *usage, struct err *err)
 {
     struct arch_entry entry = {0};
-    if (crypt_wanted(vm->config))
-        crypt_harden();
+    *usage = false;
     int code = create_loop(vm, err);
     if (code < 0)
         return code;
-    vm->kvm_fd = kvm_open(vm->config->kvm, vm->config->cpus, err);
-    if (vm->kvm_fd < 0)
-        return vm->kvm_fd;
     code = machine_create_memory(&vm->machine, vm->config, err);
-    if (code == 0)
-        code = create_console(vm, err);
     if (code == 0)
         code = create_devices(vm, err);
     if (code == 0)
@@ -230,26 +294,19 @@ static int create_all(struct vm *vm, bool *usage, struct err *err)
         code = vcpus_start(&vm->vcpus, err);
     if (code == 0)
         code = console_attach(vm->console, vm->machine.serial, vm->loop, err);
-    if (code == 0 && vm->config->control) {
-        code = control_listen(vm->config->name, vm->loop, vm_control_request, vm, &vm->control, err);
-        *usage = code == -EBUSY;
-    }
+    if (code == 0 && vm->control)
+        code = control_serve(vm->control, vm->loop, vm_control_request, vm, err);
     return code;
 }
 
 int vm_create(const struct config *config, struct vm **out, bool *usage, struct err *err)
 {
-    *usage = false;
-    struct vm *vm = calloc(1, sizeof(*vm));
-    if (!vm)
-        return err_set(err, -ENOMEM, "out of memory for the VM");
-    vm->config = config;
-    vm->kvm_fd = vm->vm_fd = vm->end_fd = vm->signal_fd = vm->timer_fd = vm->force_fd = -1;
-    pthread_mutex_init(&vm->end_lock, NULL);
-    machine_init(&vm->machine);
-    vcpus_init(&vm->vcpus);
-    clock_gettime(CLOCK_MONOTONIC, &vm->started);
-    int code = create_all(vm, usage, err);
+    struct vm *vm = NULL;
+    int code = vm_open(config, &vm, usage, err);
+    if (code == 0)
+        code = vm_load(vm, err);
+    if (code == 0)
+        code = vm_build(vm, usage, err);
     if (code < 0) {
         vm_destroy(vm);
         return code;
@@ -266,6 +323,16 @@ static bool has_ended(struct vm *vm)
     return ended;
 }
 
+/* Who started us waits for a line there; one that waits no more is nothing to us. */
+static void tell_ready(int fd)
+{
+    static const char line[] = "ready\n";
+    if (fd < 0)
+        return;
+    (void)!write(fd, line, sizeof(line) - 1);
+    close(fd);
+}
+
 int vm_run(struct vm *vm, struct vm_result *result, struct err *err)
 {
     if (vm->config->timeout_s) {
@@ -273,9 +340,15 @@ int vm_run(struct vm *vm, struct vm_result *result, struct err *err)
         if (vm->timer_fd < 0)
             return vm->timer_fd;
     }
+    /* The threads are parked by now, each behind its filter; then this one, and only then the guest. */
+    vcpus_wait_idle(&vm->vcpus);
+    cell_limit(vm->statm_fd);
+    int code = sandbox_thread(SANDBOX_MAIN, err);
+    if (code < 0)
+        return code;
+    tell_ready(vm->config->ready_fd);
     atomic_store(&vm->state, VM_RUNNING);
     vcpus_wish(&vm->vcpus, VCPUS_RUN);
-    int code = 0;
     while (code == 0 && !has_ended(vm))
         code = loop_run_once(vm->loop, -1);
     atomic_store(&vm->state, VM_ENDING);
@@ -310,6 +383,7 @@ void vm_destroy(struct vm *vm)
     close_fd(vm->signal_fd);
     close_fd(vm->timer_fd);
     close_fd(vm->force_fd);
+    close_fd(vm->statm_fd);
     if (vm->mask_changed)
         pthread_sigmask(SIG_SETMASK, &vm->mask_before, NULL);
     pthread_mutex_destroy(&vm->end_lock);

@@ -13,6 +13,7 @@
 #include "vmm/loop.h"
 
 struct vm;
+struct cell;
 
 enum vm_state { VM_STARTING, VM_RUNNING, VM_PAUSED, VM_ENDING };
 
@@ -23,11 +24,25 @@ struct vm_result {
 };
 
 /*
- * Opens everything (KVM, memory, kernel, disks, devices, console, control socket) and creates all threads,
- * parked. Sentences name the flag. -EINVAL and the like for what the user can mend in the configuration or
- * its files; *usage tells whether it is the user's input (exit code 2) or the host's failure (exit code 1).
+ * A VM is made in steps, since its process closes its cell between them (vmm/cell.h). Sentences name the
+ * flag. -EINVAL and the like for what the user can mend in the configuration or its files; *usage tells
+ * whether it is the user's input (exit code 2) or the host's failure (exit code 1). vm_destroy() after a
+ * failure, too.
+ *
+ * vm_open() opens all that has a path: KVM, kernel, disks, key files, keyslots, console, control socket.
+ * vm_load() loads the libraries that the VM needs.
+ * vm_build() makes the rest without a path: memory, devices, KVM's VM, and all threads, parked.
  */
+int vm_open(const struct config *config, struct vm **out, bool *usage, struct err *err);
+int vm_load(struct vm *vm, struct err *err);
+int vm_build(struct vm *vm, bool *usage, struct err *err);
+
+/* All of it in one, without a cell. *out is NULL after a failure. */
 int vm_create(const struct config *config, struct vm **out, bool *usage, struct err *err);
+
+/* After vm_open() and a fork: which of its parts each side gives up. */
+void vm_enter_cell(struct vm *vm, const struct cell *cell);
+void vm_become_keeper(struct vm *vm);
 
 /* Runs to the end on the calling (main) thread: vCPU threads go, the loop serves console, control and timers.
  */

@@ -28,6 +28,17 @@ static const char *state_name(enum vm_state state)
     return "unknown";
 }
 
+/* What the run costs the host; resident: guest RAM that was touched included. */
+static void describe_use(const struct vm *vm, FILE *out)
+{
+    char text[64] = {0};
+    unsigned long resident = 0;
+    fprintf(out, "vcpu.time_ms=%" PRIu64 "\n", vcpus_time_ms(&vm->vcpus));
+    if (vm->statm_fd >= 0 && pread(vm->statm_fd, text, sizeof(text) - 1, 0) > 0 &&
+        sscanf(text, "%*u %lu", &resident) == 1)
+        fprintf(out, "memory.resident=%lu\n", resident * (unsigned long)sysconf(_SC_PAGESIZE));
+}
+
 static void describe_exits(const struct vm *vm, FILE *out)
 {
     uint64_t mmio = 0;
@@ -79,9 +90,11 @@ void vm_describe(struct vm *vm, FILE *out)
     clock_gettime(CLOCK_MONOTONIC, &now);
     int64_t ms =
         (int64_t)(now.tv_sec - vm->started.tv_sec) * 1000 + (now.tv_nsec - vm->started.tv_nsec) / 1000000;
-    fprintf(out, "state=%s\nname=%s\npid=%d\n", state_name(vm_state(vm)), vm->config->name, (int)getpid());
+    fprintf(out, "state=%s\nname=%s\n", state_name(vm_state(vm)), vm->config->name);
+    fprintf(out, "pid=%d\nvm_pid=%d\n", (int)vm->pid, (int)vm->cell_pid);
     fprintf(out, "cpus=%u\nmemory=%" PRIu64 "\n", vm->config->cpus, vm->config->memory);
     fprintf(out, "uptime=%" PRId64 ".%03" PRId64 "\n", ms / 1000, ms % 1000);
+    describe_use(vm, out);
     describe_exits(vm, out);
     for (unsigned i = 0; i < vm->machine.disks; i++)
         describe_disk(vm, i, out);

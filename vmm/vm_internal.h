@@ -24,10 +24,12 @@ struct vm {
     struct console *console;
     struct control *control;
     int kvm_fd, vm_fd;
-    int end_fd;    /* eventfd: result is set */
-    int signal_fd; /* SIGTERM and the like */
-    int timer_fd;  /* --timeout, or -1 */
-    int force_fd;  /* timerfd: the deadline of a stop request, or -1 */
+    int end_fd;          /* eventfd: result is set */
+    int signal_fd;       /* SIGTERM and the like */
+    int timer_fd;        /* --timeout, or -1 */
+    int force_fd;        /* timerfd: the deadline of a stop request, or -1 */
+    int statm_fd;        /* /proc/self/statm, or -1 */
+    pid_t pid, cell_pid; /* to be signalled; the VM's own process. As the host sees them */
     sigset_t mask_before;
     bool mask_changed;
     struct timespec started;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "minivmm/event.h"
+#include "minivmm/sandbox.h"
 
 #define WORKER_STACK ((size_t)128 * 1024) /* and a guard page below it */
 
@@ -28,6 +29,8 @@ static void *worker_main(void *arg)
     /* Here, because a thread names itself by one system call, and another only through /proc. */
     pthread_setname_np(pthread_self(), w->name);
     int rc = w->ops->prepare ? w->ops->prepare(w->arg) : 0;
+    if (!rc)
+        rc = sandbox_thread(SANDBOX_QUEUE, NULL);
 
     pthread_mutex_lock(&w->lock);
     w->prepare_rc = rc;

@@ -41,6 +41,16 @@ int slotmap_claim(const struct slotmap_request *request, struct slotmap **out, u
                   struct err *err);
 void slotmap_release(struct slotmap *map); /* NULL is fine */
 
+/*
+ * Takes over a window whose lock another process holds through fd, an inherited descriptor of the map, and
+ * keeps on holding after slotmap_release(): who handed it down decides how long it is kept. request->offset
+ * tells the first slot, path is not used. fd is the caller's no more. -EBUSY when a lock of others is there.
+ */
+int slotmap_adopt(const struct slotmap_request *request, int fd, struct slotmap **out, struct err *err);
+
+/* The descriptor whose open file description holds the lock, to be handed down; the window's own. */
+int slotmap_fd(const struct slotmap *map);
+
 struct slotmap_entry {
     unsigned first, count;
     char name[SLOTMAP_NAME_MAX + 1]; /* "?" where the comment is unreadable */

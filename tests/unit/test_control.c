@@ -48,6 +48,12 @@ static int on_request(void *ctx, const char *request, FILE *out, struct err *e)
     return 0;
 }
 
+static int serve(const char *name, struct loop *on, struct control **out)
+{
+    int code = control_listen(name, out, &err);
+    return code < 0 ? code : control_serve(*out, on, on_request, &requests, &err);
+}
+
 static void setup(void)
 {
     strcpy(dir, "/tmp/minivmm-control-XXXXXX");
@@ -58,7 +64,7 @@ static void setup(void)
     stopped = false;
     taken_fd = -2;
     ck_assert_int_eq(loop_create(&loop, &err), 0);
-    int code = control_listen("web", loop, on_request, &requests, &control, &err);
+    int code = serve("web", loop, &control);
     ck_assert_msg(code == 0, "%s", err.text);
 }
 
@@ -354,7 +360,7 @@ END_TEST
 START_TEST(a_living_name_is_refused_even_when_it_is_busy)
 {
     struct control *second = NULL;
-    ck_assert_int_eq(control_listen("web", loop, on_request, &requests, &second, &err), -EBUSY);
+    ck_assert_int_eq(serve("web", loop, &second), -EBUSY);
     ck_assert_ptr_nonnull(strstr(err.text, "web"));
     int fds[64];
     unsigned n = 0;
@@ -362,7 +368,7 @@ START_TEST(a_living_name_is_refused_even_when_it_is_busy)
         n++;
     ck_assert_uint_lt(n, 64);
     ck_assert_int_eq(fds[n], -EAGAIN); /* the queue of connections is full, and nobody accepts */
-    ck_assert_int_eq(control_listen("web", loop, on_request, &requests, &second, &err), -EBUSY);
+    ck_assert_int_eq(serve("web", loop, &second), -EBUSY);
     while (n > 0)
         close(fds[--n]);
 }
@@ -375,7 +381,7 @@ START_TEST(a_dead_vms_socket_is_replaced)
     pid_t child = fork();
     if (child == 0) {
         struct control *mine;
-        _exit(control_listen("web2", loop, on_request, &requests, &mine, &err) < 0);
+        _exit(serve("web2", loop, &mine) < 0);
     }
     int status;
     ck_assert_int_eq(waitpid(child, &status, 0), child);
@@ -384,7 +390,7 @@ START_TEST(a_dead_vms_socket_is_replaced)
     snprintf(path, sizeof(path), "%s/web2.sock", dir);
     ck_assert_int_eq(access(path, F_OK), 0);
     struct control *second;
-    ck_assert_int_eq(control_listen("web2", loop, on_request, &requests, &second, &err), 0);
+    ck_assert_int_eq(serve("web2", loop, &second), 0);
     control_close(second);
     ck_assert_int_eq(access(path, F_OK), -1);
     int fd = dial();
@@ -400,7 +406,7 @@ START_TEST(a_socket_that_another_took_over_is_not_removed)
     snprintf(path, sizeof(path), "%s/web.sock", dir);
     ck_assert_int_eq(unlink(path), 0);
     struct control *second;
-    ck_assert_int_eq(control_listen("web", loop, on_request, &requests, &second, &err), 0);
+    ck_assert_int_eq(serve("web", loop, &second), 0);
     control_close(control);
     control = NULL;
     ck_assert_int_eq(access(path, F_OK), 0);
@@ -411,14 +417,14 @@ END_TEST
 START_TEST(names_and_folders_are_checked)
 {
     struct control *bad = NULL;
-    ck_assert_int_eq(control_listen("../web", loop, on_request, &requests, &bad, &err), -EINVAL);
+    ck_assert_int_eq(serve("../web", loop, &bad), -EINVAL);
     ck_assert_ptr_nonnull(strstr(err.text, "--name"));
     chmod(dir, 0777);
-    ck_assert_int_eq(control_listen("other", loop, on_request, &requests, &bad, &err), -EPERM);
+    ck_assert_int_eq(serve("other", loop, &bad), -EPERM);
     ck_assert_ptr_nonnull(strstr(err.text, dir));
     chmod(dir, 0700);
     setenv("MINIVMM_RUN_DIR", "/proc/nowhere/run", 1);
-    ck_assert_int_eq(control_listen("other", loop, on_request, &requests, &bad, &err), -ENOENT);
+    ck_assert_int_eq(serve("other", loop, &bad), -ENOENT);
     ck_assert_ptr_nonnull(strstr(err.text, "--no-control"));
 }
 END_TEST
@@ -510,7 +516,7 @@ START_TEST(a_start_removes_the_sockets_of_dead_processes)
     leave_dead(mine);
     leave_dead("vm-19999999999999999999.sock");
     leave_dead("named.sock");
-    ck_assert_int_eq(control_listen("web2", loop, on_request, &requests, &second, &err), 0);
+    ck_assert_int_eq(serve("web2", loop, &second), 0);
     ck_assert(!is_there("vm-1999999999.sock"));
     ck_assert(is_there(mine)); /* its process lives, and may be about to listen */
     ck_assert(is_there("named.sock"));
@@ -542,7 +548,7 @@ START_TEST(a_lock_that_is_never_given_back_holds_up_nobody)
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     ck_assert_int_ge(fd, 0);
     ck_assert_int_eq(flock(fd, LOCK_EX), 0);
-    ck_assert_int_eq(control_listen("web2", loop, on_request, &requests, &second, &err), -ETIMEDOUT);
+    ck_assert_int_eq(serve("web2", loop, &second), -ETIMEDOUT);
     ck_assert_ptr_nonnull(strstr(err.text, "--no-control"));
     close(fd);
 }
@@ -596,8 +602,7 @@ START_TEST(stop_waits_for_the_process)
     if (vm == 0) {
         struct loop *own;
         struct control *mine;
-        if (loop_create(&own, &err) < 0 ||
-            control_listen("gone", own, on_request, &requests, &mine, &err) < 0)
+        if (loop_create(&own, &err) < 0 || serve("gone", own, &mine) < 0)
             _exit(9);
         stopped = false;
         if (write(ready[1], "r", 1) != 1)

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The walls that the VM's process puts up around itself, in the order in which each can still be put up. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/securebits.h>
+#include <malloc.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "minivmm/bytes.h"
+#include "minivmm/log.h"
+#include "minivmm/sandbox.h"
+#include "vmm/cell.h"
+#include "vmm/cell_internal.h"
+#include "vmm/seccomp.h"
+
+#define AS_SPARE  (256UL << 20) /* bytes of address space for malloc() in the run */
+#define TASKS_MAX 1024U         /* threads of a VM, with room */
+#define FDS_SPARE 64U           /* of control clients and what they pass */
+
+/* Of the process, as irreversible as the cell itself: whether threads are to close their filters. */
+static bool closed;
+
+int sandbox_thread(enum sandbox_role role, struct err *err)
+{
+    return closed ? seccomp_enter((enum seccomp_role)role, err) : 0;
+}
+
+int cell_empty_root(struct err *err)
+{
+    /* One of them is there, as a place to mount the new root on for a moment. */
+    static const char *const places[] = {"/tmp", "/usr", "/run", "/dev", "/proc"};
+    int code = mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
+    const char *place = NULL;
+    for (unsigned i = 0; code == 0 && !place && i < ARRAY_SIZE(places); i++)
+        /* One inode: the root itself. Nothing can be made in it even where it is not read-only. */
+        if (mount("minivmm", places[i], "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+                  "size=4k,nr_inodes=1,mode=0") == 0)
+            place = places[i];
+    if (!place || chdir(place) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 ||
+        chdir("/") < 0 ||
+        mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+        return err_set(err, -errno, "the cell's empty root could not be made: %s (--no-sandbox runs without)",
+                       strerror(errno));
+    return 0;
+}
+
+/* Also out of the bounding set, where that is allowed, so that no file could bring one back. */
+static int drop_capabilities(const struct cell *cell, struct err *err)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    for (unsigned long cap = 0; prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0; cap++)
+        ;
+    (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    (void)prctl(PR_SET_SECUREBITS, SECURE_ALL_BITS | SECURE_ALL_LOCKS, 0, 0, 0);
+    /* Groups first: the user's change takes the right to do so away. */
+    if (cell->uid != geteuid() &&
+        (setresgid(cell->uid, cell->uid, cell->uid) < 0 || setresuid(cell->uid, cell->uid, cell->uid) < 0))
+        return err_set(err, -errno, "the VM's process could not give up root: %s", strerror(errno));
+    if (syscall(SYS_capset, &header, none) < 0)
+        return err_set(err, -errno, "capabilities could not be dropped: %s", strerror(errno));
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return err_set(err, -errno, "no_new_privs could not be set: %s", strerror(errno));
+    return 0;
+}
+
+static void limit(int what, rlim_t most)
+{
+    (void)setrlimit((__rlimit_resource_t)what, &(struct rlimit){most, most});
+}
+
+static bool keeper_is_gone(const struct cell *cell)
+{
+    struct pollfd life = {.fd = cell->life_fd, .events = POLLIN};
+    return poll(&life, 1, 0) != 0;
+}
+
+int cell_close(const struct cell *cell, struct err *err)
+{
+    int code = 0;
+#ifndef MINIVMM_SANITIZED /* the leak checker reads /proc and traces its own threads when the process ends   \
+                           */
+    if (cell->walls != CELL_WALLS_NONE)
+        code = cell_empty_root(err);
+#endif
+    if (code == 0)
+        code = drop_capabilities(cell, err);
+    limit(RLIMIT_CORE, 0);
+    limit(RLIMIT_MSGQUEUE, 0);
+    limit(RLIMIT_RTPRIO, 0);
+    /* Where the user is the VM's alone. Not 0 later: KVM makes a kernel task of ours at the first KVM_RUN. */
+    if (cell->uid != getuid() || cell->root)
+        limit(RLIMIT_NPROC, TASKS_MAX);
+    /* One arena: for another, malloc() would look into /proc and /sys when the filters are closed. */
+    (void)mallopt(M_ARENA_MAX, 1);
+#ifndef MINIVMM_SANITIZED
+    if (code == 0)
+        code = cell_landlock(err);
+    if (code == 0 && prctl(PR_SET_DUMPABLE, 0) < 0)
+        code = err_set(err, -errno, "the VM's process could not be made undumpable: %s", strerror(errno));
+    closed = code == 0;
+#endif
+    /* Last, since a change of user would undo it. */
+    if (code == 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+        code = err_set(err, -errno, "the VM's process could not be bound to its keeper: %s", strerror(errno));
+    if (keeper_is_gone(cell))
+        _exit(1);
+    return code;
+}
+
+/* The address space in use, in bytes; 0: unknown. */
+static unsigned long mapped_bytes(int statm_fd)
+{
+    char text[32] = {0};
+    if (statm_fd < 0 || pread(statm_fd, text, sizeof(text) - 1, 0) <= 0)
+        return 0;
+    return strtoul(text, NULL, 10) * (unsigned long)sysconf(_SC_PAGESIZE);
+}
+
+void cell_limit(int statm_fd)
+{
+    if (!closed)
+        return;
+    unsigned long mapped = mapped_bytes(statm_fd);
+    if (mapped)
+        limit(RLIMIT_AS, mapped + AS_SPARE);
+    int next = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+    if (next >= 0) {
+        close(next);
+        limit(RLIMIT_NOFILE, (rlim_t)next + FDS_SPARE);
+    }
+}
