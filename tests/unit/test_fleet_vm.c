@@ -91,6 +91,7 @@ static void setup(void)
             (struct fleet_vm){.restart = FLEET_RESTART_NEVER, .restart_delay_ms = 1, .stop_timeout_s = 5};
         config_init(&vms[i].config);
         snprintf(name, sizeof(name), "v%u", i);
+        free(vms[i].config.name);
         vms[i].config.name = strdup(name);
         vms[i].config.kernel = strdup("run");
         vms[i].config.control = false;
