@@ -43,9 +43,9 @@ ALL_LDFLAGS := $(HARDEN_LD) $(LDFLAGS)
 LIBS := -l:liburing.a -l:libinih.a -lpthread
 
 LIB_SRC := $(sort $(wildcard arch/x86_64/*.c devices/*.c devices/virtio/*.c devices/disk/*.c devices/ice/*.c) \
-                  $(filter-out vmm/main.c,$(wildcard vmm/*.c)))
+                  $(filter-out vmm/main.c vmm/main_fleet.c,$(wildcard vmm/*.c)))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
-MAIN_OBJ := $(B)/vmm/main.o
+MAIN_OBJ := $(B)/vmm/main.o $(B)/vmm/main_fleet.o
 
 .PHONY: all help check boot bench tidy format install clean distclean
 all: minivmm
@@ -54,10 +54,16 @@ help:
 	@sed -n 's/^## //p' $(filter %Makefile %.mk,$(MAKEFILE_LIST))
 
 ## make                     the release build: ./minivmm
-minivmm: $(B)/minivmm
+minivmm: $(B)/minivmm $(B)/minivmm-fleet
+	@strip -o minivmm-fleet $(B)/minivmm-fleet
 	@strip -o $@ $<
 
-$(B)/minivmm: $(MAIN_OBJ) $(B)/libminivmm.a
+# Two programs, so that a VM's process carries nothing of fleets; they find each other in one folder.
+$(B)/minivmm: $(B)/vmm/main.o $(B)/libminivmm.a
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+$(B)/minivmm-fleet: $(B)/vmm/main_fleet.o $(B)/libminivmm.a
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
@@ -101,7 +107,7 @@ include tools/tools.mk
 -include tools/bench.mk
 
 clean:
-	rm -rf build minivmm compile_commands.json
+	rm -rf build minivmm minivmm-fleet compile_commands.json
 
 ## make distclean           clean, and the cache of downloaded packages
 distclean: clean
@@ -113,6 +119,7 @@ UNITS := $(PREFIX)/lib/systemd/system
 ## make install             DESTDIR= PREFIX=/usr/local: binary, man page, documentation, systemd units
 install: minivmm
 	install -D -m 755 minivmm $(DESTDIR)$(PREFIX)/bin/minivmm
+	install -D -m 755 minivmm-fleet $(DESTDIR)$(PREFIX)/bin/minivmm-fleet
 	install -D -m 644 docs/minivmm.1 $(DESTDIR)$(PREFIX)/share/man/man1/minivmm.1
 	install -D -m 644 -t $(DESTDIR)$(DOC) README.md docs/fleet.md docs/security.md
 	install -D -m 644 -t $(DESTDIR)$(DOC)/examples docs/examples/fleet.conf

@@ -33,7 +33,7 @@ run_libcheck() { # ARGS OF MAKE...
 }
 
 suite_build_gcc() { make_quiet CC=gcc minivmm && say "ok - builds with gcc without a warning"; }
-suite_build_clang() { make_quiet CC=clang build/clang/minivmm && say "ok - builds with clang without a warning"; }
+suite_build_clang() { make_quiet CC=clang build/clang/minivmm build/clang/minivmm-fleet && say "ok - builds with clang without a warning"; }
 suite_style() {
     if make_quiet format-check; then say "ok - clang-format"; else say "not ok - clang-format"; fi
     if make_quiet tidy; then say "ok - clang-tidy"; else say "not ok - clang-tidy"; fi

@@ -18,6 +18,7 @@
 #include "vmm/crypt.h"
 #include "vmm/exit_codes.h"
 #include "vmm/fleet.h"
+#include "vmm/sibling.h"
 
 static const char usage[] =
     "usage: minivmm fleet up FILE [--detach] [--log FILE] [--verbose | --quiet]\n"
@@ -432,7 +433,10 @@ static int supervise(struct supervisor *up, const struct wish *wish, int *outcom
 
 static int run(const struct wish *wish, struct err *err)
 {
-    struct supervisor up = {.program = "/proc/self/exe", .dir_fd = -1, .lock_fd = -1, .signal_fd = -1};
+    char program[4096];
+    if (sibling_path("minivmm", program, sizeof(program), err) < 0)
+        return fail(EXIT_CODE_FAILURE, err);
+    struct supervisor up = {.program = program, .dir_fd = -1, .lock_fd = -1, .signal_fd = -1};
     struct fleet_problems problems;
     int outcome_fd = -1;
     int loaded = fleet_load(wish->file, &up.fleet, &problems);

@@ -40,7 +40,8 @@ int64_t fleet_restart_after(enum fleet_restart policy, unsigned delay_ms, unsign
     /* A reset is no failure, but one after the other without a pause would be a storm of forks. */
     if (code == EXIT_CODE_RESET)
         return quick ? backoff(delay_ms, quick - 1) : 0;
-    bool failed = code != EXIT_CODE_OK && code != EXIT_CODE_USAGE;
+    /* Who stopped it by its own control socket wants it to stay so. */
+    bool failed = code != EXIT_CODE_OK && code != EXIT_CODE_USAGE && code != EXIT_CODE_STOPPED;
     return failed || policy == FLEET_RESTART_ALWAYS ? backoff(delay_ms, quick) : FLEET_NEVER;
 }
 
@@ -165,7 +166,7 @@ void unit_ended(struct unit *unit, int code, const char *why)
         return;
     }
     int64_t after = fleet_restart_after(vm->restart, vm->restart_delay_ms, unit->quick, code);
-    bool failed = code != EXIT_CODE_OK && code != EXIT_CODE_RESET;
+    bool failed = code != EXIT_CODE_OK && code != EXIT_CODE_RESET && code != EXIT_CODE_STOPPED;
     if (after != FLEET_NEVER && !unit->up->ending) {
         unit->since = now;
         enter(unit, FLEET_BACKOFF, now + after);

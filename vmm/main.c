@@ -4,6 +4,7 @@
 #include "minivmm/bytes.h"
 #include "vmm/commands.h"
 #include "vmm/control.h"
+#include "vmm/sibling.h"
 
 static const struct {
     const char *name;
@@ -11,7 +12,7 @@ static const struct {
 } commands[] = {
     {"doctor", doctor_main},  {"boot-test", boot_test_main}, {"stop", control_main}, {"pause", control_main},
     {"resume", control_main}, {"status", control_main},      {"slots", slots_main},  {"key", key_main},
-    {"stats", stats_main},    {"fleet", fleet_main},
+    {"stats", stats_main},    {"fleet", fleet_exec},
 };
 
 int main(int argc, char **argv)

@@ -261,6 +261,7 @@ void vm_enter_cell(struct vm *vm, const struct cell *cell)
 
 void vm_become_keeper(struct vm *vm)
 {
+    crypt_harden(); /* of what it hands down, nobody is to get hold of through it */
     crypt_leave_keys(&vm->machine.crypt);
 }
 
