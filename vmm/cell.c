@@ -219,7 +219,27 @@ int cell_split(struct cell *cell, cell_born_fn *born, void *ctx, struct err *err
     return side;
 }
 
-int cell_keep(pid_t child)
+/* As its namespace's init, the VM's process gets only the signals that it asked for, and SIGKILL. */
+static int signal_for_init(int signal)
+{
+    switch (signal) {
+    case SIGTERM:
+    case SIGINT:
+    case SIGHUP:
+        return signal;
+    case SIGWINCH:
+    case SIGURG:
+    case SIGCONT:
+    case SIGTSTP:
+    case SIGTTIN:
+    case SIGTTOU:
+        return 0;
+    default: /* would have ended a process that had not asked for it */
+        return SIGKILL;
+    }
+}
+
+int cell_keep(pid_t child, bool init)
 {
     sigset_t all;
     sigfillset(&all);
@@ -231,6 +251,6 @@ int cell_keep(pid_t child)
             return status;
         /* What the kernel sends for the terminal went to the child's process group as well. */
         if (signal > 0 && signal != SIGCHLD && info.si_code <= 0)
-            (void)kill(child, signal);
+            (void)kill(child, init ? signal_for_init(signal) : signal);
     }
 }

@@ -51,8 +51,8 @@ void cell_limit(int statm_fd);
 
 /*
  * The keeper's life: hands signals (all of which must be blocked) on to the child until it is gone. Returns
- * its wait status.
+ * its wait status. init: the child is the first process of a pid namespace.
  */
-int cell_keep(pid_t child);
+int cell_keep(pid_t child, bool init);
 
 #endif

@@ -235,7 +235,7 @@ int console_guard_terminal(const struct config *config, struct err *err)
         sigprocmask(SIG_SETMASK, &before, NULL);
         return 0;
     }
-    int status = cell_keep(child);
+    int status = cell_keep(child, false);
     console_restore_terminal(&saved);
     _exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }

@@ -103,9 +103,10 @@ map_and_keys() {
     refused "stats: a name is needed" 2 "minivmm stats NAME" stats
 }
 
-# Where the text stands in the VM's memory, as far as anybody can read it: ranges of /proc/PID/maps.
-find_in_memory() { # TEXT
-    local range rest from to
+# Where the text stands in the memory of a VM's process, as far as anybody can read it: ranges of /proc/PID/maps.
+find_in_memory() { # PID TEXT
+    local vm=$1 range rest from to
+    shift
     while read -r range rest; do
         case $rest in ---* | *"[vvar"* | *"[vsyscall]"*) continue ;; esac
         from=$((16#${range%-*})) to=$((16#${range#*-}))
@@ -116,28 +117,38 @@ find_in_memory() { # TEXT
 
 # True when all ranges are locked and kept out of dumps: where the kernel has no memfd_secret, root can read the
 # arena of keys, but it is the only place.
-only_locked() { # RANGE...
-    local range flags
+only_locked() { # PID RANGE...
+    local vm=$1 range flags
+    shift
     for range in "$@"; do
         flags=$(awk -v r="$range" '$1 == r { on = 1 } on && /^VmFlags/ { print; exit }' "/proc/$vm/smaps")
         [[ $flags == *" lo"* && $flags == *" dd"* ]] || return 1
     done
 }
 
+# The VM's two processes: the keeper, which is the one that was started, and its child inside the cell.
 nothing_shows_keys() {
-    local part hits
+    local inside
+    inside=$(tr -d ' ' <"/proc/$vm/task/$vm/children")
+    check "the VM's process is a child of its keeper" [ -n "$inside" ]
+    nothing_shows_keys_in "keeper" "$vm"
+    nothing_shows_keys_in "VM" "$inside"
+}
+
+nothing_shows_keys_in() { # WHAT PID
+    local what=$1 vm=$2 part hits
     tr '\0' '\n' <"/proc/$vm/cmdline" >"$WORK/proc"
     tr '\0' '\n' <"/proc/$vm/environ" >>"$WORK/proc"
     cat "/proc/$vm/maps" "/proc/$vm/status" "$WORK/err" "$WORK/out" >>"$WORK/proc"
-    check "memory can be searched: the VM's own disk is named there" [ -n "$(find_in_memory c.img,id=secret)" ]
+    check "$what: memory can be searched: the VM's own disk is named there" [ -n "$(find_in_memory "$vm" c.img)" ]
     for part in "$(head -c 32 "$WORK/key2")" "$(tail -c 32 "$WORK/key2")" "$(head -c 32 "$WORK/key")"; do
-        check "no key in cmdline, environ, maps, status, output or log" not_in "$part" "$WORK/proc"
+        check "$what: no key in cmdline, environ, maps, status, output or log" not_in "$part" "$WORK/proc"
         # shellcheck disable=SC2207 # ranges have no blanks
-        hits=($(find_in_memory "$part"))
-        check "no key in readable memory but in the arena (${#hits[@]} places)" only_locked "${hits[@]}"
+        hits=($(find_in_memory "$vm" "$part"))
+        check "$what: no key in readable memory but in the arena (${#hits[@]} places)" only_locked "$vm" "${hits[@]}"
     done
-    check "the key that was replaced is nowhere" [ "${#hits[@]}" -eq 0 ]
-    check "core files are off" grep -Eq '^Max core file size +0 +0' "/proc/$vm/limits"
+    check "$what: the key that was replaced is nowhere" [ "${#hits[@]}" -eq 0 ]
+    check "$what: core files are off" grep -Eq '^Max core file size +0 +0' "/proc/$vm/limits"
 }
 
 no_core() {
