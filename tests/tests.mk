@@ -28,6 +28,13 @@ ring: $(RING_BIN)
 print-test-binaries:
 	@printf '%s\n' $(UNIT_BIN) $(RING_BIN)
 
+# minivmm with hooks for the hostile test: tests/hostile/hooks.c says where.
+HOSTILE_OBJ := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/hostile/*.c)))
+HOSTILE_WRAP := seccomp_enter vm_load pthread_cond_wait io_uring_enable_rings ioctl
+$(B)/hostile: $(HOSTILE_OBJ) $(B)/libminivmm.a
+	@echo "  TEST  $@"
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(HOSTILE_WRAP:%=-Wl,--wrap=%) -o $@ $^ $(LIBS)
+
 C_FILES = $(shell git ls-files '*.c' '*.h')
 TIDY_SRC = $(filter arch/%.c devices/%.c vmm/%.c,$(C_FILES))
 

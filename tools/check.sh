@@ -15,7 +15,7 @@ LOGS=build/check
 JOBS=$(nproc)
 passed=0 failed=0 skipped=0
 
-suite_names=(build-gcc build-clang style docs unit-gcc unit-asan unit-tsan fuzz cli guest-kvm guest-ice fleet install testbed)
+suite_names=(build-gcc build-clang style docs unit-gcc unit-asan unit-tsan fuzz cli guest-kvm guest-ice fleet hostile install testbed)
 
 say() { printf '%s\n' "$*"; }
 
@@ -62,6 +62,7 @@ suite_fleet() {
     tests/e2e/fleet_kill.sh || status=1
     return $status
 }
+suite_hostile() { tests/e2e/hostile.sh; }
 suite_install() { tests/e2e/install.sh; }
 suite_testbed() { tests/e2e/testbed.sh; }
 
