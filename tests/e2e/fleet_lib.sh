@@ -31,13 +31,13 @@ quiet() { "$@" >"$WORK/said" 2>&1; }         # its status; the words in $WORK/sa
 says() { grep -qF -- "$1" "${2:-$WORK/said}"; } # TEXT [FILE]
 silent() { ! says "$@"; }
 
-# until_true SECONDS CONDITION...: asks every 20 ms
+# until_true SECONDS CONDITION...: asks every 50 ms
 until_true() {
     local end=$((${EPOCHREALTIME/./} + $1 * 1000000))
     shift
     while ! "$@"; do
         [ "${EPOCHREALTIME/./}" -lt "$end" ] || return 1
-        sleep 0.02
+        sleep 0.05
     done
 }
 
@@ -98,11 +98,12 @@ blank() { # IMAGE...: disks of 2 MiB
     done
 }
 
-# fleet_head NAME [LINE...]: the beginning of a file whose VMs are test guests without work, on standard output
+# fleet_head NAME [LINE...]: the beginning of a file whose VMs are test guests, with further lines for [defaults];
+# RESTART: the policy of all, never by default.
 fleet_head() {
     local line
     printf '[fleet]\nname = %s\nice-total = 256\nice-map = %s\n\n' "$1" "$MAP"
-    printf '[defaults]\nkernel = %s\nmemory = 16M\nrestart = never\n' "$GUEST"
+    printf '[defaults]\nkernel = %s\nmemory = 16M\nrestart = %s\n' "$GUEST" "${RESTART:-never}"
     shift
     for line in "$@"; do echo "$line"; done
     echo

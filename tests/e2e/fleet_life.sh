@@ -47,7 +47,7 @@ three() { # NAME [LINE...]
 three_up() {
     blank "$WORK"/{a,b,c}.img
     rm -f "$WORK"/{a,b,c}.log
-    three three 'restart = on-failure' >"$CONF"
+    RESTART=on-failure three three >"$CONF"
     up "$CONF"
     until_true 20 all_running 3
 }
@@ -69,11 +69,14 @@ rival() { # WHAT TEXT LINE...
     { fleet_head rival && vm_section "$name" "$@"; } >"$WORK/rival.conf"
     timeout -k 5 15 "$PROGRAM" fleet up "$WORK/rival.conf" </dev/null >"$WORK/said" 2>&1 &
     second=$!
-    check "two fleets: the second is refused $what" explain until_true 10 grep -q 'error' "$WORK/said"
+    check "two fleets: the second is refused $what" explain until_true 10 grep -Eq 'error|failed: ' "$WORK/said"
     check "two fleets: the sentence names the holder of $what" explain says "$text"
     kill "$second" 2>/dev/null
     wait "$second" 2>/dev/null
 }
+
+# The process in the cell: the child of the one that ps tells.
+inside_of() { xargs -n 1 <"/proc/$(fact "$1" pid)/task/$(fact "$1" pid)/children"; } # NAME
 
 part_deaths() {
     local victim others inside
@@ -84,10 +87,9 @@ part_deaths() {
     check "deaths: a VM whose process is killed comes again" until_true 20 changed b "$victim"
     check "deaths: and runs" until_true 20 state_is b running
     victim=$(fact b pid)
-    inside=$(ours | while read -r pid; do [ "$(ps -o ppid= -p "$pid" | tr -d ' ')" != "$victim" ] || echo "$pid"; done)
+    inside=$(inside_of b)
     check "deaths: the VM's process inside its cell is known" [ -n "$inside" ]
-    # shellcheck disable=SC2086 # pids
-    kill -9 $inside
+    kill -9 "$inside"
     check "deaths: the same for the process inside the cell" until_true 20 changed b "$victim"
     check "deaths: the others are the same processes" [ "$(fact a pid) $(fact c pid)" = "$others" ]
     check "deaths: all run again" until_true 20 all_running 3
@@ -150,7 +152,7 @@ part_consoles() {
     check "logs: a VM without a log file has them too, or says why not" explain [ -s "$WORK/said" ]
     timeout 30 "$PROGRAM" fleet logs hold -f >"$WORK/follow" 2>&1 &
     local follower=$!
-    (printf 'x' && sleep 2) | timeout 20 "$PROGRAM" fleet console hold >"$WORK/console" 2>&1
+    (printf 'x' && sleep 1) | timeout 4 "$PROGRAM" fleet console hold >"$WORK/console" 2>&1
     check "console: a byte for the guest, and its answer" until_true 10 grep -q '^ok 1 - guest: hold' "$WORK/hold.log"
     check "console: the answer came to the console" grep -q 'ok 1 - guest: hold' "$WORK/console"
     check "logs -f: and to who follows" until_true 10 grep -q 'ok 1 - guest: hold' "$WORK/follow"
