@@ -49,37 +49,52 @@ static int write_number(const char *dir, const char *name, uint64_t value)
     return write_text(dir, name, text);
 }
 
+static bool is_on(const char *dir, const char *controller)
+{
+    char list[512];
+    return cgroup_read(dir, "cgroup.subtree_control", list, sizeof(list)) == 0 &&
+           cgroup_has_word(list, controller, " \n");
+}
+
 static int switch_on(const char *dir, const char *controller)
 {
-    char list[512], text[32];
-    if (cgroup_read(dir, "cgroup.subtree_control", list, sizeof(list)) == 0 &&
-        cgroup_has_word(list, controller, " \n"))
-        return 0;
+    char text[32];
     snprintf(text, sizeof(text), "+%s", controller);
     return write_text(dir, "cgroup.subtree_control", text);
 }
 
+static bool has_processes(const char *dir)
+{
+    char pids[16];
+    return cgroup_read(dir, "cgroup.procs", pids, sizeof(pids)) == 0 && *pids;
+}
+
+/*
+ * Leaves the group of ours for a leaf below it. With a process in it, a group could have no children with
+ * limits; the kernel would take "+cpu" all the same, for children of threads. The root alone may have both,
+ * and no type.
+ */
 static int move_into_leaf(const char *dir)
 {
-    char leaf[CGROUP_PATH_MAX];
+    char leaf[CGROUP_PATH_MAX], type[32];
+    if (cgroup_read(dir, "cgroup.type", type, sizeof(type)) < 0)
+        return 0;
     if (!cgroup_path(leaf, dir, CGROUP_LEAF))
         return -ENAMETOOLONG;
     if (mkdir(leaf, 0755) < 0 && errno != EEXIST)
         return -errno;
-    return write_number(leaf, "cgroup.procs", (uint64_t)getpid());
+    int code = write_number(leaf, "cgroup.procs", (uint64_t)getpid());
+    return code == 0 && has_processes(dir) ? -EBUSY : code;
 }
 
-/* Children of place->dir get the controller; v2 allows that only to a group without processes of its own. */
+/* Groups in place->dir get the controller. */
 static int make_room(const struct cgroup_place *place, const char *controller, struct err *err)
 {
-    if (place->version != 2)
+    if (place->version != 2 || is_on(place->dir, controller))
         return 0;
-    int code = switch_on(place->dir, controller);
-    if (code == -EBUSY && strcmp(place->dir, place->self) == 0) {
-        code = move_into_leaf(place->dir);
-        if (code == 0)
-            code = switch_on(place->dir, controller);
-    }
+    int code = strcmp(place->dir, place->self) == 0 ? move_into_leaf(place->dir) : 0;
+    if (code == 0)
+        code = switch_on(place->dir, controller);
     if (code == -EBUSY)
         return err_set(
             err, code,
@@ -120,9 +135,8 @@ static void wait_a_little(void)
 /* Whether the group has no process, or will have none in a moment: killed ones take a while to leave. */
 static bool gets_empty(const char *dir)
 {
-    char pids[16];
     for (unsigned waited = 0;; waited += DYING_WAIT_STEP) {
-        if (cgroup_read(dir, "cgroup.procs", pids, sizeof(pids)) < 0 || !*pids)
+        if (!has_processes(dir))
             return true;
         if (waited >= DYING_WAIT_MS)
             return false;
@@ -207,6 +221,17 @@ static int create_for(struct cgroup *group, const char *root, const char *vm, en
     return code;
 }
 
+/* The dead VM's may have been limited in a hierarchy where this one is not. One that is in use stays. */
+static void remove_left_over(const char *root, const char *vm, enum cgroup_controller which)
+{
+    struct cgroup_place place;
+    char name[CGROUP_PATH_MAX], dir[CGROUP_PATH_MAX];
+    int n = snprintf(name, sizeof(name), "minivmm-%s", vm);
+    if (cgroup_find(root, which, &place, NULL) == 0 && place.version == 1 && n < (int)sizeof(name) &&
+        cgroup_path(dir, place.dir, name))
+        (void)rmdir(dir);
+}
+
 int cgroup_create_at(const char *root, const char *vm, unsigned cpu_percent, uint64_t memory,
                      struct cgroup **out, struct err *err)
 {
@@ -218,8 +243,10 @@ int cgroup_create_at(const char *root, const char *vm, unsigned cpu_percent, uin
     if (!group)
         return err_set(err, -ENOMEM, "out of memory for the control group");
     for (unsigned i = 0; i < CGROUP_CONTROLLERS; i++) {
-        if (!limit[i])
+        if (!limit[i]) {
+            remove_left_over(root, vm, (enum cgroup_controller)i);
             continue;
+        }
         int code = create_for(group, root, vm, (enum cgroup_controller)i, limit[i], err);
         if (code < 0) {
             cgroup_remove(group);

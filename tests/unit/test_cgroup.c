@@ -175,6 +175,46 @@ START_TEST(limits_are_written_in_the_words_of_v2)
 }
 END_TEST
 
+/* A group of v2 that we are in, made by someone, with one of that name below it that takes limits. */
+static void put_own_group(const char *processes)
+{
+    put("proc/self/mountinfo", UNIFIED);
+    put("proc/self/cgroup", "0::/unit\n");
+    put("cg/unit/cgroup.controllers", "cpu memory\n");
+    put("cg/unit/cgroup.subtree_control", "");
+    put("cg/unit/cgroup.type", "domain\n");
+    put("cg/unit/cgroup.procs", processes);
+    put("cg/unit/supervisor/cgroup.procs", "");
+    put("cg/unit/minivmm-a/cgroup.procs", "");
+    put("cg/unit/minivmm-a/cpu.max", "");
+}
+
+START_TEST(the_own_group_is_left_for_a_leaf_first)
+{
+    char pid[16];
+    struct cgroup *group = NULL;
+    struct err err = {{0}};
+    put_own_group("");
+    int code = cgroup_create_at(root, "a", 50, 0, &group, &err);
+    ck_assert_msg(code == 0, "%s", err.text);
+    snprintf(pid, sizeof(pid), "%d", (int)getpid());
+    ck_assert_str_eq(get("cg/unit/supervisor/cgroup.procs"), pid);
+    ck_assert_str_eq(get("cg/unit/cgroup.subtree_control"), "+cpu");
+    cgroup_remove(group);
+}
+END_TEST
+
+START_TEST(other_processes_in_the_own_group_forbid_limits)
+{
+    struct cgroup *group = NULL;
+    struct err err = {{0}};
+    put_own_group("77\n");
+    ck_assert_int_eq(cgroup_create_at(root, "a", 50, 0, &group, &err), -ENOTSUP);
+    ck_assert_ptr_nonnull(strstr(err.text, "other processes"));
+    ck_assert_str_eq(get("cg/unit/cgroup.subtree_control"), "");
+}
+END_TEST
+
 START_TEST(a_group_in_use_is_left_alone)
 {
     put("proc/self/mountinfo", UNIFIED);
@@ -272,6 +312,26 @@ START_TEST(a_left_over_group_is_taken_over)
 }
 END_TEST
 
+START_TEST(a_left_over_group_goes_where_the_next_has_no_limit)
+{
+    if (!host_has_groups())
+        return;
+    struct cgroup *dead = NULL, *next = NULL;
+    struct err err = {{0}};
+    struct cgroup_place place;
+    char name[32], path[CGROUP_PATH_MAX + 64];
+    snprintf(name, sizeof(name), "test-%d", (int)getpid());
+    ck_assert_int_eq(cgroup_find("", CGROUP_MEMORY, &place, &err), 0);
+    snprintf(path, sizeof(path), "%s/minivmm-%s", place.dir, name);
+    ck_assert_int_eq(cgroup_create(name, 100, 16 << 20, &dead, &err), 0);
+    ck_assert_int_eq(access(path, F_OK), 0);
+    ck_assert_msg(cgroup_create(name, 50, 0, &next, &err) == 0, "%s", err.text);
+    ck_assert_int_eq(access(path, F_OK), place.version == 1 ? -1 : 0);
+    cgroup_remove(next);
+    cgroup_remove(dead);
+}
+END_TEST
+
 START_TEST(making_room_is_harmless)
 {
     struct err err = {{0}};
@@ -291,9 +351,12 @@ int main(void)
     tcase_add_test(tcase, beside_the_supervisor);
     tcase_add_test(tcase, no_hierarchies_no_limits);
     tcase_add_test(tcase, limits_are_written_in_the_words_of_v2);
+    tcase_add_test(tcase, the_own_group_is_left_for_a_leaf_first);
+    tcase_add_test(tcase, other_processes_in_the_own_group_forbid_limits);
     tcase_add_test(tcase, a_group_in_use_is_left_alone);
     tcase_add_test(tcase, a_real_group_limits_and_goes);
     tcase_add_test(tcase, a_left_over_group_is_taken_over);
+    tcase_add_test(tcase, a_left_over_group_goes_where_the_next_has_no_limit);
     tcase_add_test(tcase, making_room_is_harmless);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
