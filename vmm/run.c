@@ -156,7 +156,7 @@ static int run_in_cell(const struct config *config)
     if (code == 0)
         code = cell_split(&cell, on_born, group, &err);
     if (code == CELL_INSIDE)
-        return run_inside(config, vm, &cell);
+        _exit(run_inside(config, vm, &cell)); /* what comes after belongs to the process that was started */
     if (code < 0) {
         vm_destroy(vm);
         code = report(EXIT_CODE_FAILURE, &err);

@@ -341,14 +341,13 @@ START_TEST(closed_standard_descriptors_are_taken_by_nothing_else)
     config.console = CONSOLE_NONE;
     for (int fd = 0; fd < 3; fd++)
         close(fd);
-    int code = console_guard_terminal(&config, &err);
+    console_hold_standard();
     bool held = true;
     for (int fd = 0; fd < 3; fd++)
         held = held && fcntl(fd, F_GETFD) >= 0;
     int next = open("/dev/null", O_RDONLY | O_CLOEXEC);
     for (int fd = 0; fd < 3; fd++)
         restore(fd);
-    ck_assert_int_eq(code, 0);
     ck_assert(held);
     ck_assert_int_gt(next, 2);
     close(next);

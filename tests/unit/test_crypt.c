@@ -56,6 +56,8 @@ static void create(const char *slots)
     ck_assert_int_eq(config_parse_args(&config, argc, argv, &err), 0);
     ck_assert_msg(config_check(&config, &err) == 0, "%s", err.text);
     memset(&engine, 0, sizeof(engine));
+    ck_assert_msg(crypt_open(&engine, &config, &err) == 0, "%s", err.text);
+    ck_assert_msg(crypt_load(&engine, &config, &err) == 0, "%s", err.text);
     ck_assert_msg(crypt_create(&engine, &config, &err) == 0, "%s", err.text);
 }
 
