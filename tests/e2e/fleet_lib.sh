@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
-# What the scripts about fleets share. Sourced behind lib.sh; makes $WORK. Programs run as $PROGRAM, a copy of the
+# What the scripts about fleets share. Sourced behind lib.sh; makes $WORK. The programs run from copies of the
 # test's own, by which its processes are known from all others.
 if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then
     skip "fleets over /dev/kvm" "there is no /dev/kvm that this user can open"
@@ -13,13 +13,13 @@ PROGRAM=$WORK/bin/minivmm
 GUEST=$WORK/guest.elf
 MAP=$WORK/ice.slots
 export MINIVMM_RUN_DIR=$WORK/run
-install -D -m 755 "$MINIVMM" "$PROGRAM"
+install -D -m 755 -t "$WORK/bin" "$MINIVMM" "$MINIVMM-fleet"
 install -m 644 build/guest/guest.elf "$GUEST"
 mkdir -m 700 "$MINIVMM_RUN_DIR"
 chmod 755 "$WORK" "$WORK/bin"
 
 # The pids of all processes of ours, of every user and namespace.
-ours() { find /proc -maxdepth 2 -name exe -lname "${1:-$PROGRAM}" 2>/dev/null | sed 's|/proc/\([0-9]*\)/exe|\1|'; }
+ours() { find /proc -maxdepth 2 -name exe -lname "$WORK/bin/*" 2>/dev/null | sed 's|/proc/\([0-9]*\)/exe|\1|'; }
 kill_ours() {
     local pid
     for pid in $(ours); do kill -9 "$pid" 2>/dev/null; done

@@ -4,7 +4,7 @@
 
 IDLE='cmdline = ice=idle then=button'
 
-starts_of() { grep -c "$2" "$WORK/$1.log" 2>/dev/null || true; } # NAME LINE
+starts_of() { cat "$WORK/$1.log" 2>/dev/null | grep -c "$2"; }          # NAME LINE
 started() { [ "$(starts_of "$1" "$2")" -ge "$3" ]; }             # NAME LINE HOW-OFTEN
 changed() { local now && now=$(fact "$1" pid) && [ -n "$now" ] && [ "$now" != "$2" ]; } # NAME PID
 ended() { ! kill -0 "$1" 2>/dev/null; }                          # PID
