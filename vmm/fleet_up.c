@@ -15,6 +15,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "minivmm/log.h"
+#include "vmm/cgroup.h"
 #include "vmm/crypt.h"
 #include "vmm/exit_codes.h"
 #include "vmm/fleet.h"
@@ -424,6 +426,8 @@ static int supervise(struct supervisor *up, const struct wish *wish, int *outcom
     if (code == 0)
         code = redirect(wish, &err);
     open_log(up, wish);
+    if (code == 0 && cgroup_make_room(&err) < 0)
+        log_info("%s", err.text); /* a VM that asks for limits says what that means for it */
     if (code == 0)
         code = create_units(up, &err);
     if (code == 0)

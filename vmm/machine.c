@@ -17,6 +17,8 @@
 #define SERIAL_PORTS       8u
 #define SLEEP_PORTS        2u
 #define GED_BYTES          4u
+#define LOCK_PATIENCE_MS   1000u
+#define LOCK_STEP_MS       20u
 
 void machine_init(struct machine *machine)
 {
@@ -124,6 +126,11 @@ static int open_disk(struct machine *machine, const struct config *config, unsig
     int code = disk_open(&open, &machine->disk[i], err);
     if (code == -EBUSY && named_before(config, i))
         return duplicate(config, i, err);
+    /* A VM whose keeper was just killed takes a moment to die, and holds its images until then. */
+    for (unsigned ms = 0; code == -EBUSY && ms < LOCK_PATIENCE_MS; ms += LOCK_STEP_MS) {
+        (void)usleep(LOCK_STEP_MS * 1000);
+        code = disk_open(&open, &machine->disk[i], err);
+    }
     if (code < 0)
         return err_prefix(err, code, "--disk");
     machine->disks = i + 1;
