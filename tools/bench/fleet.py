@@ -9,6 +9,7 @@ usage: tools/bench/fleet.py     (with all built; root, for the memory figures)
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import tempfile
 import time
 
 VMS = int(os.environ.get("VMS", "64"))
-RAM = 16 << 20
+RAM = 64 << 20
 PATIENCE = 120
 HUGE = 2 << 20
 MINIVMM = os.path.abspath(os.environ.get("MINIVMM", "minivmm"))
@@ -37,11 +38,12 @@ class Group:
     """CPU time of a command and all that it starts, also of what has ended: by a control group of its own."""
 
     PLACES = (("/sys/fs/cgroup/cpuacct", "cpuacct.usage"), ("/sys/fs/cgroup", "cpu.stat"))
+    made = 0
 
     def __init__(self):
-        self.path = None
+        Group.made += 1
         for place, file in self.PLACES:
-            path = f"{place}/minivmm-bench-{os.getpid()}"
+            path = f"{place}/minivmm-bench-{os.getpid()}-{Group.made}"
             try:
                 os.mkdir(path)
                 if os.path.exists(f"{path}/{file}"):
@@ -50,7 +52,7 @@ class Group:
                 os.rmdir(path)
             except OSError:
                 continue
-        raise SystemExit("bench: needs a control group of its own: root, and cgroup v1's cpuacct or v2")
+        raise RuntimeError("no control group can be made: needs root, and cgroup v1's cpuacct or v2")
 
     def enter(self):
         with open(f"{self.path}/cgroup.procs", "w", encoding="ascii") as procs:
@@ -68,11 +70,17 @@ class Group:
             return [int(pid) for pid in procs.read().split()]
 
     def close(self):
+        """Whatever is left in it ends."""
         for _ in range(200):
             try:
                 os.rmdir(self.path)
                 return
             except OSError:
+                for pid in self.pids():
+                    try:
+                        os.kill(pid, signal.SIGKILL)
+                    except ProcessLookupError:
+                        pass
                 time.sleep(0.02)
 
 
@@ -160,6 +168,12 @@ class Fleet:
                 f"disk = {work}/vm%i.img\nlog = {work}/vm%i.log\nstop-timeout = 1\n"
             )
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.group.close()
+
     def up(self):
         """Seconds until all run."""
         began = time.monotonic()
@@ -190,21 +204,25 @@ class Fleet:
         began = time.monotonic()
         self.call("down")
         wait_until(lambda: not self.group.pids(), "the end of the fleet")
-        self.group.close()
         return time.monotonic() - began
 
 
 def measure_start(work):
     """A guest that halts at once: all CPU time is the monitor's."""
-    fleet = Fleet(work, HALTS, "none")
-    seconds = fleet.up()
-    cpu = fleet.group.cpu_ms() / VMS
-    fleet.down()
+    with Fleet(work, HALTS, "none") as fleet:
+        seconds = fleet.up()
+        cpu = fleet.group.cpu_ms() / VMS
+        fleet.down()
     return seconds, cpu
 
 
 def measure_work(work):
-    fleet = Fleet(work, GUEST, "ice=fleet vm=%i then=button")
+    """Every guest's 1 MiB, and the memory of all behind it."""
+    with Fleet(work, GUEST, "ice=fleet vm=%i then=button") as fleet:
+        return watch_work(work, fleet)
+
+
+def watch_work(work, fleet):
     began = time.monotonic()
     fleet.up()
     wait_until(lambda: said(fleet.logs, b"waits for the power button"), "the guests' work")
@@ -254,10 +272,9 @@ def measure_qemu(work):
         cpu = group.cpu_ms() - sum(vcpu_ms(pid) for pid in group.pids())
         return seconds, cpu / VMS, pss_kib(group.pids(), None, VMS) / VMS / 1024
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
         group.close()
+        for process in processes:
+            process.wait()
 
 
 def measure_check(work):
