@@ -52,6 +52,17 @@ int cell_empty_root(struct err *err)
     return 0;
 }
 
+/* No user namespace may be made in ours: in one, capabilities would come back. The filters forbid it as well.
+ */
+static void forbid_namespaces(void)
+{
+    int fd = open("/proc/sys/user/max_user_namespaces", O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    (void)!write(fd, "0", 1);
+    close(fd);
+}
+
 /* Also out of the bounding set, where that is allowed, so that no file could bring one back. */
 static int drop_capabilities(const struct cell *cell, struct err *err)
 {
@@ -86,6 +97,8 @@ static bool keeper_is_gone(const struct cell *cell)
 int cell_close(const struct cell *cell, struct err *err)
 {
     int code = 0;
+    if (cell->walls == CELL_WALLS_ALL)
+        forbid_namespaces();
 #ifndef MINIVMM_SANITIZED /* the leak checker reads /proc and traces its own threads when the process ends   \
                            */
     if (cell->walls != CELL_WALLS_NONE)
