@@ -125,8 +125,11 @@ static int attend(struct cell *cell, pid_t middle, int middle_fd, struct err *er
             "the VM runs without namespaces of its own, which this host refuses (%s): minivmm doctor tells "
             "more",
             strerror(news.error));
-    else if (news.walls == CELL_WALLS_NO_USER)
+    else if (news.walls == CELL_WALLS_NO_USER) {
         cell->uid = OWN_UID_BASE + (uid_t)cell->keeper;
+        log_info("the VM runs as user %u without a user namespace of its own, which this host refuses (%s)",
+                 (unsigned)cell->uid, strerror(news.error));
+    }
     if (news.walls == CELL_WALLS_ALL)
         code = map_ids(cell, middle);
     if (code < 0)

@@ -33,22 +33,67 @@ int sandbox_thread(enum sandbox_role role, struct err *err)
     return closed ? seccomp_enter((enum seccomp_role)role, err) : 0;
 }
 
-int cell_empty_root(struct err *err)
+#define EMPTY_FLAGS (MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+/* One inode: the root itself. Nothing can be made in it even where it is not read-only. */
+static bool mount_empty(const char *place)
+{
+    return mount("minivmm", place, "tmpfs", EMPTY_FLAGS, "size=4k,nr_inodes=1,mode=0") == 0;
+}
+
+/* Nothing of the old root is left in the namespace then. */
+static int pivot_to_empty(void)
 {
     /* One of them is there, as a place to mount the new root on for a moment. */
     static const char *const places[] = {"/tmp", "/usr", "/run", "/dev", "/proc"};
-    int code = mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
-    const char *place = NULL;
-    for (unsigned i = 0; code == 0 && !place && i < ARRAY_SIZE(places); i++)
-        /* One inode: the root itself. Nothing can be made in it even where it is not read-only. */
-        if (mount("minivmm", places[i], "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
-                  "size=4k,nr_inodes=1,mode=0") == 0)
-            place = places[i];
-    if (!place || chdir(place) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 ||
-        chdir("/") < 0 ||
-        mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
-        return err_set(err, -errno, "the cell's empty root could not be made: %s (--no-sandbox runs without)",
-                       strerror(errno));
+    bool mounted = false;
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        return -errno;
+    for (unsigned i = 0; !mounted && i < ARRAY_SIZE(places); i++)
+        mounted = mount_empty(places[i]) && chdir(places[i]) == 0;
+    if (!mounted || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0 ||
+        mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | EMPTY_FLAGS, NULL) < 0)
+        return -errno;
+    return 0;
+}
+
+/* Settings that a kernel does not take are no loss: the mount itself is read-only. */
+static int make_detached(int fs)
+{
+    (void)fsconfig(fs, FSCONFIG_SET_STRING, "size", "4k", 0);
+    (void)fsconfig(fs, FSCONFIG_SET_STRING, "nr_inodes", "1", 0);
+    (void)fsconfig(fs, FSCONFIG_SET_STRING, "mode", "0", 0);
+    if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        return -1;
+    return fsmount(fs, FSMOUNT_CLOEXEC,
+                   MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+}
+
+/*
+ * For a process that is in a chroot already, whose root can't be pivoted: an empty file system that is
+ * mounted nowhere, so that no other namespace gets to see it. The old root stays in the namespace, but
+ * without capabilities and descriptors nothing leads there.
+ */
+static int change_to_empty(void)
+{
+    int fs = fsopen("tmpfs", FSOPEN_CLOEXEC);
+    int root = fs < 0 ? -1 : make_detached(fs);
+    int code = root < 0 || fchdir(root) < 0 || chroot(".") < 0 ? -errno : 0;
+    if (root >= 0)
+        close(root);
+    if (fs >= 0)
+        close(fs);
+    return code;
+}
+
+int cell_empty_root(struct err *err)
+{
+    int code = pivot_to_empty();
+    if (code == -EINVAL)
+        code = change_to_empty();
+    if (code < 0)
+        return err_set(err, code, "the cell's empty root could not be made: %s (--no-sandbox runs without)",
+                       strerror(-code));
     return 0;
 }
 
