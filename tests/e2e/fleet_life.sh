@@ -67,7 +67,8 @@ rival() { # WHAT TEXT LINE...
     shift 2
     [ "$what" != "the name of a VM" ] || name=a
     { fleet_head rival && vm_section "$name" "$@"; } >"$WORK/rival.conf"
-    timeout -k 5 15 "$PROGRAM" fleet up "$WORK/rival.conf" </dev/null >"$WORK/said" 2>&1 &
+    : >"$WORK/said" # not in the background: what the last one said is none of this one's
+    timeout -k 5 15 "$PROGRAM" fleet up "$WORK/rival.conf" </dev/null >>"$WORK/said" 2>&1 &
     second=$!
     check "two fleets: the second is refused $what" explain until_true 10 grep -Eq 'error|failed: ' "$WORK/said"
     check "two fleets: the sentence names the holder of $what" explain says "$text"
