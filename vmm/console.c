@@ -374,6 +374,11 @@ static void last_flush(struct console *c)
                  (unsigned long long)c->dropped);
 }
 
+void console_leave_terminal(struct console *c)
+{
+    c->host.raw = false;
+}
+
 void console_close(struct console *c)
 {
     last_flush(c);

@@ -62,6 +62,9 @@ void console_hurry(struct console *console, bool on);
 /* Starts feeding input into serial from the loop. Main thread, before vm_run()'s loop. */
 int console_attach(struct console *console, struct serial *serial, struct loop *loop, struct err *err);
 
+/* Leaves it to somebody else, a cell's keeper, to restore the terminal. */
+void console_leave_terminal(struct console *console);
+
 /* Writes out what is buffered (for at most a second while nobody takes it), restores the terminal, closes. */
 void console_close(struct console *console);
 

@@ -8,7 +8,6 @@
 #ifndef MINIVMM_VMM_SECCOMP_POLICY_H
 #define MINIVMM_VMM_SECCOMP_POLICY_H
 
-#include <asm/ioctls.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
@@ -147,7 +146,6 @@ static const struct seccomp_rule seccomp_policy[] = {
      CALL(mmap),
      {ONLY(2, "prot", PROT_READ | PROT_WRITE), IS(3, "flags", MAP_SHARED)},
      "a key that came in a memfd_secret, which can't be read otherwise"},
-    {M, CALL(ioctl), {IS(1, "request", TCSETS)}, "gives the terminal back its settings"},
 
     /* Threads, locks and signals */
     {ALL,

@@ -255,6 +255,7 @@ void vm_enter_cell(struct vm *vm, const struct cell *cell)
     vm->pid = cell->keeper;
     vm->cell_pid = cell->vm;
     crypt_leave_locks(&vm->machine.crypt);
+    console_leave_terminal(vm->console);
     if (vm->control)
         control_leave_dir(vm->control);
 }
