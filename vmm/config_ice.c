@@ -20,7 +20,7 @@ int config_set_ice_slots(struct config *config, const char *value, const char *b
         return err_set(err, -EINVAL, "'%s' is not N, N@FIRST or N@FIRST,fd=M", value);
     snprintf(text, sizeof(text), "%s", value);
     char *fd = strstr(text, lock), *at = strchr(text, '@');
-    uint64_t slots, first = 0;
+    uint64_t slots = 0, first = 0;
     config->ice.window_fd = -1;
     if (fd && !at)
         return err_set(err, -EINVAL, "'%s': fd= goes with N@FIRST: which slots are locked must be known",

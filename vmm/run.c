@@ -145,7 +145,7 @@ static int run_in_cell(const struct config *config)
     struct err err = {{0}};
     bool usage = false;
     struct vm *vm = NULL;
-    struct cell cell;
+    struct cell cell = {0};
     struct termios saved;
     struct cgroup *group = NULL;
     cell_close_strays(config);

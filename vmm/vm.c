@@ -305,8 +305,9 @@ int vm_create(const struct config *config, struct vm **out, bool *usage, struct 
 {
     struct vm *vm = NULL;
     int code = vm_open(config, &vm, usage, err);
-    if (code == 0)
-        code = vm_load(vm, err);
+    if (code < 0 || !vm)
+        return code;
+    code = vm_load(vm, err);
     if (code == 0)
         code = vm_build(vm, usage, err);
     if (code < 0) {

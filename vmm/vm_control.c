@@ -32,11 +32,13 @@ static const char *state_name(enum vm_state state)
 static void describe_use(const struct vm *vm, FILE *out)
 {
     char text[64] = {0};
-    unsigned long resident = 0;
+    char *second;
     fprintf(out, "vcpu.time_ms=%" PRIu64 "\n", vcpus_time_ms(&vm->vcpus));
-    if (vm->statm_fd >= 0 && pread(vm->statm_fd, text, sizeof(text) - 1, 0) > 0 &&
-        sscanf(text, "%*u %lu", &resident) == 1)
-        fprintf(out, "memory.resident=%lu\n", resident * (unsigned long)sysconf(_SC_PAGESIZE));
+    if (vm->statm_fd < 0 || pread(vm->statm_fd, text, sizeof(text) - 1, 0) <= 0 ||
+        !(second = strchr(text, ' ')))
+        return;
+    unsigned long pages = strtoul(second, NULL, 10);
+    fprintf(out, "memory.resident=%lu\n", pages * (unsigned long)sysconf(_SC_PAGESIZE));
 }
 
 static void describe_exits(const struct vm *vm, FILE *out)

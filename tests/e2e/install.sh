@@ -22,8 +22,8 @@ quiet_build() { # release build; nothing but its own progress lines may be said
     make -C "$TREE" --no-print-directory -j2 >"$WORK/build" 2>&1
     status=$?
     echo "# the release build took $((SECONDS - began)) s"
-    grep -vE '^  (CC|AR|LINK) ' "$WORK/build" | head -20 | sed 's/^/# /'
-    [ "$status" -eq 0 ] && ! grep -qvE '^  (CC|AR|LINK) ' "$WORK/build"
+    grep -vE '^  (CC|AR|LINK|HOST|GEN) ' "$WORK/build" | head -20 | sed 's/^/# /'
+    [ "$status" -eq 0 ] && ! grep -qvE '^  (CC|AR|LINK|HOST|GEN) ' "$WORK/build"
 }
 
 is_mode() { [ "$(stat -c %a "$2")" = "$1" ]; } # MODE FILE
@@ -32,7 +32,7 @@ is_mode() { [ "$(stat -c %a "$2")" = "$1" ]; } # MODE FILE
 installed_files() { (cd "$DEST" && find . -type f | LC_ALL=C sort); }
 
 same_files() {
-    diff <(printf '%s\n' ./usr/bin/minivmm ./usr/lib/systemd/system/minivmm{.service,-fleet@.service} \
+    diff <(printf '%s\n' ./usr/bin/minivmm{,-fleet} ./usr/lib/systemd/system/minivmm{.service,-fleet@.service} \
         ./usr/share/doc/minivmm/{README.md,fleet.md,security.md,examples/fleet.conf} ./usr/share/man/man1/minivmm.1 |
         LC_ALL=C sort) <(installed_files)
 }
