@@ -24,7 +24,13 @@ kill_ours() {
     local pid
     for pid in $(ours); do kill -9 "$pid" 2>/dev/null; done
 }
-trap 'kill_ours; rm -rf "$WORK"' EXIT
+# A child that a signal meets between fork and exec runs its parent's trap.
+clean_up() {
+    [ "$BASHPID" = "$$" ] || return
+    kill_ours
+    rm -rf "$WORK"
+}
+trap clean_up EXIT
 
 fleet() { timeout -k 5 60 "$PROGRAM" fleet "$@"; }
 quiet() { "$@" >"$WORK/said" 2>&1; }         # its status; the words in $WORK/said
