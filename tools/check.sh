@@ -62,7 +62,13 @@ suite_fleet() {
     tests/e2e/fleet_kill.sh || status=1
     return $status
 }
-suite_hostile() { tests/e2e/hostile.sh; }
+suite_hostile() {
+    local status=0
+    make_quiet minivmm || return 1
+    tests/e2e/cell.sh || status=1
+    tests/e2e/hostile.sh || status=1
+    return $status
+}
 suite_install() { tests/e2e/install.sh; }
 suite_testbed() { tests/e2e/testbed.sh; }
 

@@ -108,6 +108,21 @@ static void forbid_namespaces(void)
     close(fd);
 }
 
+/* A container's root may have no other user than itself: it stays, and loses its capabilities alone. */
+static int change_user(uid_t uid)
+{
+    if (uid == geteuid())
+        return 0;
+    /* Groups first: the user's change takes the right to do so away. */
+    if (setresgid(uid, uid, uid) == 0 && setresuid(uid, uid, uid) == 0)
+        return 0;
+    if (errno != EINVAL)
+        return -errno;
+    log_warn("the VM runs as user %u, since user %u is unknown in this user namespace", (unsigned)geteuid(),
+             (unsigned)uid);
+    return 0;
+}
+
 /* Also out of the bounding set, where that is allowed, so that no file could bring one back. */
 static int drop_capabilities(const struct cell *cell, struct err *err)
 {
@@ -117,9 +132,7 @@ static int drop_capabilities(const struct cell *cell, struct err *err)
         ;
     (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     (void)prctl(PR_SET_SECUREBITS, SECURE_ALL_BITS | SECURE_ALL_LOCKS, 0, 0, 0);
-    /* Groups first: the user's change takes the right to do so away. */
-    if (cell->uid != geteuid() &&
-        (setresgid(cell->uid, cell->uid, cell->uid) < 0 || setresuid(cell->uid, cell->uid, cell->uid) < 0))
+    if (change_user(cell->uid) < 0)
         return err_set(err, -errno, "the VM's process could not give up root: %s", strerror(errno));
     if (syscall(SYS_capset, &header, none) < 0)
         return err_set(err, -errno, "capabilities could not be dropped: %s", strerror(errno));
@@ -137,6 +150,14 @@ static bool keeper_is_gone(const struct cell *cell)
 {
     struct pollfd life = {.fd = cell->life_fd, .events = POLLIN};
     return poll(&life, 1, 0) != 0;
+}
+
+/* It may hold what the user trusts programs with, but not guests. All that reads it was loaded before. */
+static void wipe_environment(void)
+{
+    for (char **at = environ; at && *at; at++) // NOLINT(concurrency-mt-unsafe)
+        explicit_bzero(*at, strlen(*at));
+    (void)clearenv(); // NOLINT(concurrency-mt-unsafe)
 }
 
 int cell_close(const struct cell *cell, struct err *err)
@@ -171,6 +192,8 @@ int cell_close(const struct cell *cell, struct err *err)
         code = err_set(err, -errno, "the VM's process could not be bound to its keeper: %s", strerror(errno));
     if (keeper_is_gone(cell))
         _exit(1);
+    close(cell->life_fd);
+    wipe_environment();
     return code;
 }
 

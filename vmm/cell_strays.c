@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Descriptors that a VM's process is started with: those that its configuration names, and no other. */
+#include <stdbool.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -26,24 +27,38 @@ static void add_path(struct named *named, const char *path)
         add(named, fd);
 }
 
-static void collect(const struct config *config, struct named *named)
+/* Those that are named as paths, of which the VM opens descriptors of its own. */
+static void collect_paths(const struct config *config, struct named *named)
 {
-    add(named, config->ready_fd);
-    add(named, config->ice.window_fd);
-    add(named, config->ice.vm_key_fd);
     add_path(named, config->kernel);
     add_path(named, config->initrd);
-    add_path(named, config->console_path);
     add_path(named, config->ice.kek);
     for (unsigned i = 0; i < config->disks; i++) {
         add_path(named, config->disk[i].path);
         add_path(named, config->disk[i].encrypt);
         add_path(named, config->disk[i].passphrase);
     }
-    for (unsigned i = 0; i < config->ice.keys; i++) {
-        add(named, config->ice.key[i].fd);
+    for (unsigned i = 0; i < config->ice.keys; i++)
         add_path(named, config->ice.key[i].file);
-    }
+}
+
+/* Those that are used as they are. */
+static void collect_own(const struct config *config, struct named *named)
+{
+    add(named, config->ready_fd);
+    add(named, config->ice.window_fd);
+    add(named, config->ice.vm_key_fd);
+    add_path(named, config->console_path);
+    for (unsigned i = 0; i < config->ice.keys; i++)
+        add(named, config->ice.key[i].fd);
+}
+
+static bool has(const struct named *named, int fd)
+{
+    for (unsigned i = 0; i < named->count; i++)
+        if (named->fd[i] == fd)
+            return true;
+    return false;
 }
 
 static int ascending(const void *a, const void *b)
@@ -54,7 +69,8 @@ static int ascending(const void *a, const void *b)
 void cell_close_strays(const struct config *config)
 {
     struct named named = {.count = 0};
-    collect(config, &named);
+    collect_own(config, &named);
+    collect_paths(config, &named);
     qsort(named.fd, named.count, sizeof(named.fd[0]), ascending);
     unsigned from = STDERR_FILENO + 1;
     for (unsigned i = 0; i < named.count; i++) {
@@ -63,4 +79,15 @@ void cell_close_strays(const struct config *config)
         from = (unsigned)named.fd[i] + 1;
     }
     (void)close_range(from, ~0U, 0);
+}
+
+void cell_close_copied(const struct config *config)
+{
+    struct named paths = {.count = 0};
+    struct named own = {.count = 0};
+    collect_paths(config, &paths);
+    collect_own(config, &own);
+    for (unsigned i = 0; i < paths.count; i++)
+        if (!has(&own, paths.fd[i]))
+            close(paths.fd[i]);
 }

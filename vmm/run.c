@@ -152,6 +152,7 @@ static int run_in_cell(const struct config *config)
     bool terminal = console_save_terminal(config, &saved);
     if (vm_open(config, &vm, &usage, &err) < 0)
         return report(usage ? EXIT_CODE_USAGE : EXIT_CODE_FAILURE, &err);
+    cell_close_copied(config);
     int code = cgroup_create(config->name, config->cpu_limit, config->memory_limit, &group, &err);
     if (code == 0)
         code = cell_split(&cell, on_born, group, &err);
