@@ -127,8 +127,9 @@ static int attend(struct cell *cell, pid_t middle, int middle_fd, struct err *er
             strerror(news.error));
     else if (news.walls == CELL_WALLS_NO_USER) {
         cell->uid = OWN_UID_BASE + (uid_t)cell->keeper;
-        log_info("the VM runs as user %u without a user namespace of its own, which this host refuses (%s)",
-                 (unsigned)cell->uid, strerror(news.error));
+        log_info(
+            "the VM is to run as user %u without a user namespace of its own, which this host refuses (%s)",
+            (unsigned)cell->uid, strerror(news.error));
     }
     if (news.walls == CELL_WALLS_ALL)
         code = map_ids(cell, middle);
@@ -230,6 +231,7 @@ static int signal_for_init(int signal)
     case SIGINT:
     case SIGHUP:
         return signal;
+    case SIGPIPE: /* the keeper's own, from a log line that nobody reads */
     case SIGWINCH:
     case SIGURG:
     case SIGCONT:

@@ -265,6 +265,8 @@ static bool in_read(struct console *c)
         c->in_len += (size_t)n;
     } else if (n == 0 || (room && errno != EAGAIN && errno != EINTR)) {
         c->in_end = true; /* the guest runs on without input */
+        if (n < 0 && errno == EIO && c->host.keys)
+            log_info("the console takes no more input: the terminal is gone, or was left to another job");
     }
     return n > 0;
 }

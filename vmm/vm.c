@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -16,6 +17,12 @@
 #include "vmm/cell.h"
 #include "vmm/kvm.h"
 #include "vmm/vm_internal.h"
+
+static void close_fd(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
 
 /* The first end wins; every later one only makes sure that the vCPUs stop. */
 static void end_with(struct vm *vm, enum vm_end how, unsigned code, const char *text)
@@ -256,6 +263,10 @@ void vm_enter_cell(struct vm *vm, const struct cell *cell)
     vm->cell_pid = cell->vm;
     crypt_leave_locks(&vm->machine.crypt);
     console_leave_terminal(vm->console);
+    /* In the background of the user's terminal, a namespace's first process would not be stopped by these:
+     * its call would begin again for ever. Ignored, it fails. */
+    (void)signal(SIGTTIN, SIG_IGN);
+    (void)signal(SIGTTOU, SIG_IGN);
     if (vm->control)
         control_leave_dir(vm->control);
 }
@@ -264,6 +275,7 @@ void vm_become_keeper(struct vm *vm)
 {
     crypt_harden(); /* of what it hands down, nobody is to get hold of through it */
     crypt_leave_keys(&vm->machine.crypt);
+    close_fd(vm->config->ready_fd); /* its reader waits for the end of file after the line */
 }
 
 int vm_load(struct vm *vm, struct err *err)
@@ -345,6 +357,8 @@ int vm_run(struct vm *vm, struct vm_result *result, struct err *err)
     }
     /* The threads are parked by now, each behind its filter; then this one, and only then the guest. */
     vcpus_wait_idle(&vm->vcpus);
+    close_fd(vm->kvm_fd); /* all that the VM consists of is there */
+    vm->kvm_fd = -1;
     cell_limit(vm->statm_fd);
     int code = sandbox_thread(SANDBOX_MAIN, err);
     if (code < 0)
@@ -361,12 +375,6 @@ int vm_run(struct vm *vm, struct vm_result *result, struct err *err)
         return err_set(err, code, "the event loop failed: %s", strerror(-code));
     *result = vm->result;
     return 0;
-}
-
-static void close_fd(int fd)
-{
-    if (fd >= 0)
-        close(fd);
 }
 
 void vm_destroy(struct vm *vm)
