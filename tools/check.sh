@@ -48,7 +48,12 @@ suite_unit_asan() { run_libcheck CC=gcc SAN=address,undefined; }
 suite_unit_tsan() { run_libcheck CC=gcc SAN=thread; }
 suite_fuzz() { tests/fuzz/run.sh; }
 suite_cli() { make_quiet minivmm && tests/e2e/cli.sh; }
-suite_guest_kvm() { tests/e2e/guest_kvm.sh; }
+suite_guest_kvm() {
+    local status=0
+    tests/e2e/guest_kvm.sh || status=1
+    tests/e2e/filters.sh || status=1
+    return $status
+}
 suite_guest_ice() {
     local status=0
     tests/e2e/ice_kvm.sh || status=1
