@@ -194,6 +194,8 @@ int cell_split(struct cell *cell, cell_born_fn *born, void *ctx, struct err *err
     sigfillset(&all);
     /* Ignored by whoever started us, it would let the kernel reap the VM and keep its exit code. */
     (void)signal(SIGCHLD, SIG_DFL);
+    /* A VM's process that died before it began is an error to be told. */
+    (void)signal(SIGPIPE, SIG_IGN);
     if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0 ||
         socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, talk) < 0)
         return err_set(err, -errno, "the VM's process could not be prepared: %s", strerror(errno));
@@ -254,8 +256,9 @@ int cell_keep(pid_t child, bool init)
         int signal = sigwaitinfo(&all, &info);
         if (waitpid(child, &status, WNOHANG) == child)
             return status;
-        /* What the kernel sends for the terminal went to the child's process group as well. */
-        if (signal > 0 && signal != SIGCHLD && info.si_code <= 0)
+        /* What the kernel sends for the terminal went to the child's process group as well; but a namespace's
+         * first process does not hear of ctrl-backslash. */
+        if (signal > 0 && signal != SIGCHLD && (info.si_code <= 0 || (init && signal == SIGQUIT)))
             (void)kill(child, init ? signal_for_init(signal) : signal);
     }
 }

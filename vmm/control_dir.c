@@ -37,12 +37,14 @@ int control_dir_path(char *path, size_t size, struct err *err)
     return 0;
 }
 
-static int check(int fd, const char *path, struct err *err)
+/* create: sockets are to be made there. Root may ask other users' VMs, but where somebody else can replace
+ * its sockets, it has none. */
+static int check(int fd, const char *path, bool create, struct err *err)
 {
     struct stat st;
     if (fstat(fd, &st) < 0)
         return err_set(err, -errno, "the run directory %s could not be examined: %s", path, strerror(errno));
-    if (st.st_uid != geteuid() && geteuid() != 0)
+    if (st.st_uid != geteuid() && (create || geteuid() != 0))
         return err_set(
             err, -EPERM,
             "the run directory %s belongs to user %u, not to you: MINIVMM_RUN_DIR can name another", path,
@@ -69,7 +71,7 @@ int control_dir_open(bool create, struct err *err)
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return err_set(err, -errno, "the run directory %s could not be opened: %s", path, strerror(errno));
-    code = check(fd, path, err);
+    code = check(fd, path, create, err);
     if (code < 0) {
         close(fd);
         return code;

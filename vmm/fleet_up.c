@@ -17,6 +17,7 @@
 
 #include "minivmm/log.h"
 #include "vmm/cgroup.h"
+#include "vmm/console.h"
 #include "vmm/crypt.h"
 #include "vmm/exit_codes.h"
 #include "vmm/fleet.h"
@@ -464,6 +465,7 @@ int fleet_up_main(int argc, char **argv)
 {
     struct err err = {{0}};
     struct wish wish = {0};
+    console_hold_standard();
     if (parse(argc, argv, &wish, &err) < 0)
         return fail(EXIT_CODE_USAGE, &err);
     if (wish.help) {
