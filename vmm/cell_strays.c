@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Descriptors that a VM's process is started with: those that its configuration names, and no other. */
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "vmm/cell.h"
@@ -12,6 +14,7 @@
 struct named {
     int fd[NAMED_MAX];
     unsigned count;
+    bool input; /* standard input as well */
 };
 
 static void add(struct named *named, int fd)
@@ -23,8 +26,10 @@ static void add(struct named *named, int fd)
 static void add_path(struct named *named, const char *path)
 {
     int fd;
-    if (path && config_names_descriptor(path, &fd))
-        add(named, fd);
+    if (!path || !config_names_descriptor(path, &fd))
+        return;
+    named->input |= fd == STDIN_FILENO;
+    add(named, fd);
 }
 
 /* Those that are named as paths, of which the VM opens descriptors of its own. */
@@ -81,6 +86,19 @@ void cell_close_strays(const struct config *config)
     (void)close_range(from, ~0U, 0);
 }
 
+/* A file can be read again from its beginning; what came through a pipe is gone. */
+static void leave_input(void)
+{
+    struct stat st;
+    if (fstat(STDIN_FILENO, &st) < 0 || !S_ISREG(st.st_mode))
+        return;
+    int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (fd < 0 || dup2(fd, STDIN_FILENO) < 0)
+        close(STDIN_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
 void cell_close_copied(const struct config *config)
 {
     struct named paths = {.count = 0};
@@ -90,4 +108,6 @@ void cell_close_copied(const struct config *config)
     for (unsigned i = 0; i < paths.count; i++)
         if (!has(&own, paths.fd[i]))
             close(paths.fd[i]);
+    if (paths.input)
+        leave_input();
 }

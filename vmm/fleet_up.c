@@ -107,6 +107,29 @@ static int pid_of_holder(const struct stat *st)
     return holder;
 }
 
+static int keep_lock(struct supervisor *up, int fd)
+{
+    if (up->lock_fd >= 0)
+        close(up->lock_fd);
+    up->lock_fd = fd;
+    return 0;
+}
+
+/* Whoever may read the file can lock it, too: another user's process is no supervisor of this fleet. */
+static bool is_strangers(int pid)
+{
+    char line[128];
+    unsigned uid = 0;
+    snprintf(line, sizeof(line), "/proc/%d/status", pid);
+    FILE *status = pid > 0 ? fopen(line, "re") : NULL;
+    while (status && fgets(line, sizeof(line), status))
+        if (sscanf(line, "Uid: %u", &uid) == 1)
+            break;
+    if (status)
+        (void)fclose(status);
+    return uid != 0 && uid != geteuid();
+}
+
 int supervisor_lock(struct supervisor *up, struct err *err)
 {
     struct stat now;
@@ -126,6 +149,11 @@ int supervisor_lock(struct supervisor *up, struct err *err)
     if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
         int code = -errno;
         int pid = pid_of_holder(&now);
+        if (code == -EWOULDBLOCK && is_strangers(pid)) {
+            log_warn("%s is locked by process %d of another user, which is no supervisor of yours",
+                     up->fleet.path, pid);
+            return keep_lock(up, fd);
+        }
         close(fd);
         if (code != -EWOULDBLOCK)
             return err_set(err, code, "%s could not be locked: %s", up->fleet.path, strerror(-code));
@@ -133,10 +161,7 @@ int supervisor_lock(struct supervisor *up, struct err *err)
                        "%s is under another supervisor already, process %d: a file is one's alone",
                        up->fleet.path, pid);
     }
-    if (up->lock_fd >= 0)
-        close(up->lock_fd);
-    up->lock_fd = fd;
-    return 0;
+    return keep_lock(up, fd);
 }
 
 /* ---- signals ---- */

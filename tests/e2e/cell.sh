@@ -4,6 +4,7 @@
 #
 # usage: tests/e2e/cell.sh
 set -uo pipefail
+exec </dev/null
 cd "$(dirname "$0")/../.." || exit 2
 . tests/e2e/lib.sh
 if [ ! -r /dev/kvm ] || [ ! -w /dev/kvm ]; then
@@ -31,9 +32,11 @@ until_true() { # SECONDS CONDITION...
 # start CMD...: sets keeper and vm when the guest idles.
 start() {
     : >"$WORK/out"
+    exec 3<&0 # a job in the background would get /dev/null
     "$MINIVMM" --kernel build/guest/guest.elf --memory 16M --name cell --ice-map "$WORK/map" --timeout 60 \
-        --cmdline 'ice=idle then=button' "$@" >"$WORK/out" 2>"$WORK/err" </dev/null &
+        --cmdline 'ice=idle then=button' "$@" >"$WORK/out" 2>"$WORK/err" <&3 &
     keeper=$!
+    exec 3<&-
     until_true 20 grep -q 'ok 1 - guest: idle' "$WORK/out" || { cat "$WORK/err" && return 1; }
     vm=$(tr -d ' ' <"/proc/$keeper/task/$keeper/children")
 }
@@ -80,5 +83,9 @@ check "handed down: the guest runs" [ -n "$vm" ]
 check "handed down: no key, and nothing else that it does not need, is left open in it" [ "$(strangers)" = "" ]
 check "handed down: no key is left open in the keeper" [ -z "$(descriptors "$keeper" | grep -E '/(kek|disk\.key)$')" ]
 check "--ready-fd: the line, and then the end of the file" until_true 10 has_ended "$WORK/ready"
+stop
+
+start --disk "$WORK/a.img,ice=on" --ice-slots 4 --ice-kek /dev/fd/0 <"$WORK/kek"
+check "from standard input: the key-encryption key is not left open" [ "$(readlink "/proc/$vm/fd/0")" = /dev/null ]
 stop
 finish
