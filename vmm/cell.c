@@ -246,19 +246,28 @@ static int signal_for_init(int signal)
     }
 }
 
+/* Whether the child is gone. Who helped it to its keys is reaped on the way. */
+static bool reap(pid_t child, int *status)
+{
+    pid_t gone;
+    while ((gone = waitpid(-1, status, WNOHANG)) > 0)
+        if (gone == child)
+            return true;
+    return false;
+}
+
 int cell_keep(pid_t child, bool init)
 {
     sigset_t all;
+    int status;
     sigfillset(&all);
-    for (;;) {
+    while (!reap(child, &status)) {
         siginfo_t info;
-        int status;
         int signal = sigwaitinfo(&all, &info);
-        if (waitpid(child, &status, WNOHANG) == child)
-            return status;
         /* What the kernel sends for the terminal went to the child's process group as well; but a namespace's
          * first process does not hear of ctrl-backslash. */
         if (signal > 0 && signal != SIGCHLD && (info.si_code <= 0 || (init && signal == SIGQUIT)))
             (void)kill(child, init ? signal_for_init(signal) : signal);
     }
+    return status;
 }
