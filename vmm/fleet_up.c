@@ -123,8 +123,10 @@ static bool is_strangers(int pid)
     snprintf(line, sizeof(line), "/proc/%d/status", pid);
     FILE *status = pid > 0 ? fopen(line, "re") : NULL;
     while (status && fgets(line, sizeof(line), status))
-        if (sscanf(line, "Uid: %u", &uid) == 1)
+        if (strncmp(line, "Uid:", 4) == 0) {
+            uid = (unsigned)strtoul(line + 4, NULL, 10);
             break;
+        }
     if (status)
         (void)fclose(status);
     return uid != 0 && uid != geteuid();
