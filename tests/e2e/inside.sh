@@ -9,6 +9,8 @@ cd "$(dirname "$0")/../.." || exit 2
 . tests/e2e/guest_runs.sh
 . tests/e2e/inside_ice.sh
 . tests/e2e/inside_fleet.sh
+. tests/e2e/inside_filters.sh
+. tests/e2e/inside_cell.sh
 WORK=$1
 shift
 OUT=/tmp/out
@@ -19,14 +21,14 @@ linux() {
     shift 4
     echo "# $name: starts at ${SECONDS}s"
     timeout 180 "$MINIVMM" --kernel "$kernel" --initrd "$WORK/initrd.img" --console stdio --timeout 150 \
-        --cmdline "console=ttyS0 $CMDLINE_MORE minivmm.do=$actions" "$@" </dev/null >"$OUT" 2>"$OUT.err"
+        --cmdline "console=ttyS0 $CMDLINE_MORE minivmm.do=$actions" "$@" <"$CONSOLE_IN" >"$OUT" 2>"$OUT.err"
     status=$?
     cp "$OUT" "$TESTBED_RESULTS/$name.log"
     cat "$OUT.err" >>"$TESTBED_RESULTS/$name.log"
     check "$name: exit status $wanted (it was $status)" [ "$status" -eq "$wanted" ]
     [ "$status" -eq "$wanted" ] || tail -n 15 "$TESTBED_RESULTS/$name.log" | sed 's/^/# /'
 }
-CMDLINE_MORE=quiet
+CMDLINE_MORE=quiet CONSOLE_IN=/dev/null
 
 saw() { # NAME REGEX
     check "$1" grep -Eq "$2" "$OUT"
@@ -126,7 +128,8 @@ scenario_acpi_off() {
     saw "acpi-off: init runs" '^guest: init runs'
 }
 
-[ $# -gt 0 ] || set -- guest bzimage smp pvh sync boot_test reset panic disks memory acpi_off button fleet volumes luks_root
+[ $# -gt 0 ] || set -- guest bzimage smp pvh sync boot_test reset panic disks memory acpi_off button fleet volumes luks_root \
+    cell filters records
 for scenario in "$@"; do
     "scenario_$scenario"
 done
