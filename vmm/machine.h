@@ -70,6 +70,9 @@ int machine_create_devices(struct machine *machine, const struct config *config,
 int machine_load(struct machine *machine, const struct config *config, struct arch_entry *entry,
                  struct err *err);
 
+/* Closes kernel and initrd, which are loaded or another process's to load. */
+void machine_leave_payload(struct machine *machine);
+
 /* Opens kernel and initrd; for machine_open(). */
 int machine_open_payload(struct machine *machine, const struct config *config, struct err *err);
 

@@ -42,6 +42,14 @@ int machine_open_payload(struct machine *machine, const struct config *config, s
     return config->initrd && machine->initrd_fd < 0 ? machine->initrd_fd : 0;
 }
 
+void machine_leave_payload(struct machine *machine)
+{
+    if (machine->initrd_fd >= 0)
+        close(machine->initrd_fd);
+    close(machine->kernel_fd);
+    machine->kernel_fd = machine->initrd_fd = -1;
+}
+
 int machine_load(struct machine *machine, const struct config *config, struct arch_entry *entry,
                  struct err *err)
 {
@@ -61,9 +69,6 @@ int machine_load(struct machine *machine, const struct config *config, struct ar
         .cmdline = config->cmdline,
     };
     int code = arch_load(&description, &payload, entry, err);
-    if (machine->initrd_fd >= 0)
-        close(machine->initrd_fd);
-    close(machine->kernel_fd);
-    machine->kernel_fd = machine->initrd_fd = -1;
+    machine_leave_payload(machine);
     return code;
 }

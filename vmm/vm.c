@@ -275,6 +275,9 @@ void vm_become_keeper(struct vm *vm)
 {
     crypt_harden(); /* of what it hands down, nobody is to get hold of through it */
     crypt_leave_keys(&vm->machine.crypt);
+    machine_leave_payload(&vm->machine);
+    close_fd(vm->kvm_fd);
+    vm->kvm_fd = -1;
     close_fd(vm->config->ready_fd); /* its reader waits for the end of file after the line */
 }
 

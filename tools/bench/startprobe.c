@@ -47,7 +47,7 @@
 #define GIVE_UP_S     120u
 #define OPTIONS                                                                                              \
     (PTRACE_O_TRACESECCOMP | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK |                \
-     PTRACE_O_EXITKILL)
+     PTRACE_O_TRACEEXIT | PTRACE_O_EXITKILL)
 
 enum mode { MODE_START, MODE_MEMORY, MODE_EXITS };
 
@@ -66,6 +66,7 @@ struct probe {
     pid_t first;
     pid_t process[PROCESSES_MAX];
     unsigned processes;
+    int64_t gone_us; /* CPU time of processes that have ended */
     struct range ram[REGIONS_MAX];
     unsigned regions;
     struct at_exec *exec;
@@ -234,16 +235,34 @@ static uint64_t pss(const struct probe *p)
     return sum;
 }
 
-/* Of all its processes that still live. None that a monitor needs ends before the first KVM_RUN. */
-static int64_t cpu_us(const struct probe *p)
+static int64_t cpu_of(pid_t pid)
 {
     struct timespec now;
     clockid_t id;
-    int64_t sum = -us_between(&(struct timespec){0, 0}, &p->exec->cpu);
+    if (clock_getcpuclockid(pid, &id) != 0 || clock_gettime(id, &now) < 0)
+        return 0;
+    return us_between(&(struct timespec){0, 0}, &now);
+}
+
+/* Of all its processes, those that have ended included. */
+static int64_t cpu_us(const struct probe *p)
+{
+    int64_t sum = p->gone_us - us_between(&(struct timespec){0, 0}, &p->exec->cpu);
     for (unsigned i = 0; i < p->processes; i++)
-        if (clock_getcpuclockid(p->process[i], &id) == 0 && clock_gettime(id, &now) == 0)
-            sum += us_between(&(struct timespec){0, 0}, &now);
+        sum += cpu_of(p->process[i]);
     return sum;
+}
+
+/* A task is about to end, its clock still there. */
+static void note_exit(struct probe *p, pid_t tid)
+{
+    unsigned i = 0;
+    while (i < p->processes && p->process[i] != tid)
+        i++;
+    if (i == p->processes)
+        return;
+    p->gone_us += cpu_of(tid);
+    p->process[i] = p->process[--p->processes];
 }
 
 static void report_start(const struct probe *p)
@@ -316,6 +335,10 @@ static void on_stop(struct probe *p, pid_t tid, int status)
     case PTRACE_EVENT_VFORK:
         if (ptrace(PTRACE_GETEVENTMSG, tid, NULL, &created) == 0)
             note_process(p, (pid_t)created);
+        signal = 0;
+        break;
+    case PTRACE_EVENT_EXIT:
+        note_exit(p, tid);
         signal = 0;
         break;
     case PTRACE_EVENT_STOP:
@@ -434,8 +457,11 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < p.processes; i++)
         kill(p.process[i], SIGKILL);
     /* Until they are gone they hold their disk. */
-    while (waitpid(-1, NULL, __WALL) > 0)
-        ;
+    int status;
+    pid_t left;
+    while ((left = waitpid(-1, &status, __WALL)) > 0)
+        if (WIFSTOPPED(status))
+            ptrace(PTRACE_CONT, left, NULL, NULL);
     if (!p.done) {
         fprintf(stderr, "startprobe: %s ended before it was measured\n", command[0]);
         return 1;
