@@ -29,8 +29,9 @@ enum cell_side { CELL_KEEPER, CELL_INSIDE };
 /* Closes all descriptors above 2 that config does not name: what a shell left open is not the VM's. */
 void cell_close_strays(const struct config *config);
 
-/* Closes the descriptors above 2 that config names as paths (/dev/fd/N): all that is opened by path was opened,
- * and the host's key-encryption key must not stay within reach of the VM by the one that was handed down. */
+/* Closes the descriptors above 2 that config names as paths (/dev/fd/N): all that is opened by path was
+ * opened, and the host's key-encryption key must not stay within reach of the VM by the one that was handed
+ * down. */
 void cell_close_copied(const struct config *config);
 
 /* In the keeper, when the VM's process is there but waits: may put it into a cgroup. */
