@@ -270,28 +270,6 @@ static void drain_all(struct watcher *w)
     drain(w, &w->console_fd, take_console);
 }
 
-static const char *meaning(int code)
-{
-    switch (code) {
-    case EXIT_CODE_OK:
-        return "the guest powered off";
-    case EXIT_CODE_PANIC:
-        return "the guest panicked";
-    case EXIT_CODE_RESET:
-        return "the guest asked for a reset";
-    case EXIT_CODE_CRASH:
-        return "the guest crashed";
-    case EXIT_CODE_STOPPED:
-        return "the VM was stopped";
-    case EXIT_CODE_TIMEOUT:
-        return "the VM's own --timeout passed";
-    default:
-        return code > EXIT_CODE_DEBUG_EXIT && code < EXIT_CODE_DEBUG_EXIT + 32
-                   ? "the guest wrote to the debug exit port"
-                   : "the VM failed";
-    }
-}
-
 /* The child ended by itself: by its exit code and what its console said. */
 static void judge_end(struct watcher *w, int status)
 {
@@ -308,13 +286,13 @@ static void judge_end(struct watcher *w, int status)
     else if (code == EXIT_CODE_USAGE)
         decide(w, BOOT_USAGE, "the VM could not start: %s", *said ? said : "bad flags or input");
     else if (code == EXIT_CODE_TIMEOUT)
-        decide(w, BOOT_TIMEOUT, "%s%s", meaning(code), missing);
+        decide(w, BOOT_TIMEOUT, "%s%s", exit_code_meaning(code), missing);
     else if (code == EXIT_CODE_OK && w->plan->expects == 0)
-        decide(w, BOOT_PASS, "%s", meaning(code));
+        decide(w, BOOT_PASS, "%s", exit_code_meaning(code));
     else if (code == EXIT_CODE_FAILURE && *said)
-        decide(w, BOOT_FAIL, "%s: %s%s", meaning(code), said, missing);
+        decide(w, BOOT_FAIL, "%s: %s%s", exit_code_meaning(code), said, missing);
     else
-        decide(w, BOOT_FAIL, "%s (exit code %d)%s", meaning(code), code, missing);
+        decide(w, BOOT_FAIL, "%s (exit code %d)%s", exit_code_meaning(code), code, missing);
 }
 
 static void judge_time(struct watcher *w)

@@ -189,19 +189,6 @@ static void on_client(void *arg, uint32_t events)
         read_request(client);
 }
 
-static bool is_allowed(struct control *control, int fd)
-{
-    struct ucred peer;
-    socklen_t len = sizeof(peer);
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
-        return false;
-    if (peer.uid == 0 || peer.uid == geteuid())
-        return true;
-    log_warn_limited(&control->refused, "the control socket refused process %d of user %u", (int)peer.pid,
-                     (unsigned)peer.uid);
-    return false;
-}
-
 static void add_client(struct control *control, int fd)
 {
     if (control->clients == CLIENTS_MAX)
@@ -229,7 +216,7 @@ static void on_connection(void *arg, uint32_t events)
     int fd = accept4(control->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0)
         return;
-    if (is_allowed(control, fd))
+    if (control_peer_allowed(fd, "control", &control->refused))
         add_client(control, fd);
     else
         close(fd);

@@ -133,6 +133,19 @@ int control_connect(int dir_fd, const char *file, int flags)
     return fd;
 }
 
+bool control_peer_allowed(int fd, const char *whose, struct log_limit *refused)
+{
+    struct ucred peer;
+    socklen_t len = sizeof(peer);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+        return false;
+    if (peer.uid == 0 || peer.uid == geteuid())
+        return true;
+    log_warn_limited(refused, "the %s socket refused process %d of user %u", whose, (int)peer.pid,
+                     (unsigned)peer.uid);
+    return false;
+}
+
 int control_dir_lock(int dir_fd, unsigned patience)
 {
     const struct timespec pause = {.tv_nsec = 1000000};

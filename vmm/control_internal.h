@@ -8,9 +8,12 @@
 
 #include "minivmm/config.h"
 #include "minivmm/errors.h"
+#include "minivmm/log.h"
 
 #define CONTROL_SUFFIX   ".sock"
 #define CONTROL_FILE_MAX (CONFIG_NAME_MAX + sizeof(CONTROL_SUFFIX))
+#define FLEET_SUFFIX     ".fleet" /* of a supervisor's socket */
+#define FLEET_FILE_MAX   (CONFIG_NAME_MAX + sizeof(FLEET_SUFFIX))
 #define CONTROL_PATIENCE 5u    /* seconds for which a client waits for each step */
 #define CONTROL_LINE_MAX 4096u /* a request, without its newline */
 
@@ -25,6 +28,10 @@ int control_dir_open(bool create, struct err *err);
 
 /* The file NAME.sock; -EINVAL with a sentence for a name that no VM can have. */
 int control_file_name(const char *name, char file[CONTROL_FILE_MAX], struct err *err);
+
+/* Whether the peer of a connection is root or our own user; a refusal is logged. whose: the socket's,
+ * "control". */
+bool control_peer_allowed(int fd, const char *whose, struct log_limit *refused);
 
 /*
  * The directory's lock, under which sockets are made and taken away; waits for so many seconds at most.

@@ -16,4 +16,7 @@ enum exit_code {
     EXIT_CODE_SIGNAL = 128,    /* + N: the VM's process was killed by signal N */
 };
 
+/* What a VM's exit code tells, as the beginning or end of a sentence. */
+const char *exit_code_meaning(int code);
+
 #endif

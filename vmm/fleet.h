@@ -19,8 +19,6 @@
 #include "vmm/loop.h"
 #include "vmm/notify.h"
 
-#define FLEET_SUFFIX         ".fleet"
-#define FLEET_FILE_MAX       (CONFIG_NAME_MAX + sizeof(FLEET_SUFFIX))
 #define FLEET_RING           65536u /* console bytes that are kept of each VM */
 #define FLEET_BACKOFF_MAX_MS 60000
 #define FLEET_STEADY_MS      60000 /* who ran that long ended late: its back-off begins anew */

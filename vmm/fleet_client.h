@@ -8,9 +8,6 @@
 
 #include "vmm/control_internal.h"
 
-#define FLEET_SUFFIX   ".fleet"
-#define FLEET_FILE_MAX (CONFIG_NAME_MAX + sizeof(FLEET_SUFFIX))
-
 /* What the user typed behind "minivmm fleet". */
 struct fleet_wish {
     const char *command;

@@ -213,19 +213,6 @@ static void on_client(void *arg, uint32_t events)
         client_pump(client);
 }
 
-static bool is_allowed(struct fleet_server *server, int fd)
-{
-    struct ucred peer;
-    socklen_t len = sizeof(peer);
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
-        return false;
-    if (peer.uid == 0 || peer.uid == geteuid())
-        return true;
-    log_warn_limited(&server->refused, "the fleet's socket refused process %d of user %u", (int)peer.pid,
-                     (unsigned)peer.uid);
-    return false;
-}
-
 /* Who says nothing makes room for others; false when all are at something. */
 static bool make_room(struct fleet_server *server)
 {
@@ -246,7 +233,7 @@ static void on_connection(void *arg, uint32_t events)
     if (fd < 0)
         return;
     struct client *client = NULL;
-    if (is_allowed(server, fd)) {
+    if (control_peer_allowed(fd, "fleet's", &server->refused)) {
         if (server->clients < CLIENTS_MAX || make_room(server))
             client = calloc(1, sizeof(*client));
         else

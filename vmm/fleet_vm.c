@@ -107,29 +107,6 @@ static void enter(struct unit *unit, enum fleet_state state, int64_t deadline)
     unit->deadline = deadline;
 }
 
-/* "exit code 3 ..." as a sentence's end. */
-static const char *meaning(int code)
-{
-    switch (code) {
-    case EXIT_CODE_OK:
-        return "the guest powered off";
-    case EXIT_CODE_USAGE:
-        return "bad flags, or an unusable kernel, initrd, disk or key";
-    case EXIT_CODE_PANIC:
-        return "the guest panicked";
-    case EXIT_CODE_RESET:
-        return "the guest asked for a reset";
-    case EXIT_CODE_CRASH:
-        return "the guest crashed";
-    case EXIT_CODE_STOPPED:
-        return "it was stopped by somebody else";
-    case EXIT_CODE_TIMEOUT:
-        return "its time-out passed";
-    default:
-        return code > 128 ? "it was killed" : "minivmm or the host failed, or the guest said so";
-    }
-}
-
 static void fail(struct unit *unit, const char *why)
 {
     char text[sizeof(unit->why) + 48];
@@ -155,7 +132,7 @@ void unit_ended(struct unit *unit, int code, const char *why)
     unit->running_at = FLEET_NEVER;
     unit->exit_code = code;
     if (!why) {
-        snprintf(usual, sizeof(usual), "%s (exit code %d)", meaning(code), code);
+        snprintf(usual, sizeof(usual), "%s (exit code %d)", exit_code_meaning(code), code);
         why = usual;
     }
     if (ordered) {
