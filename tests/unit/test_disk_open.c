@@ -287,6 +287,9 @@ static FILE *qemu_io_holds(bool readonly)
 {
     char command[512];
 
+    /* Or the words of the one before would be taken for its own. */
+    (void)snprintf(command, sizeof(command), "%s.log", scratch);
+    (void)unlink(command);
     (void)snprintf(command, sizeof(command), "qemu-io %s -f raw %s >%s.log 2>&1", readonly ? "-r" : "",
                    scratch, scratch);
     FILE *pipe_to = popen(command, "we"); // NOLINT(cert-env33-c)
