@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #include "minivmm/log.h"
-#include "vmm/cell_internal.h"
+#include "vmm/text_file.h"
 
 /* A user id that no account has, of each keeper alone: above those of systemd's containers, and pids are
  * below 2^22. */
@@ -28,7 +28,8 @@
 
 /* What the middle process tells: first of its namespaces, then of its child. */
 struct news {
-    int walls, error; /* error: why a wall less than hoped for */
+    enum cell_walls walls;
+    int error; /* why a wall less than hoped for */
     pid_t vm;
 };
 
@@ -74,12 +75,7 @@ static int write_file(pid_t pid, const char *name, const char *text)
 {
     char path[64];
     snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    int code = write(fd, text, strlen(text)) < 0 ? -errno : 0;
-    close(fd);
-    return code;
+    return text_file_write(path, text);
 }
 
 /* Both ids are mapped to themselves. Root stays mapped, so that a control socket's peers are told apart. */

@@ -14,11 +14,18 @@
 #include "minivmm/config.h"
 #include "minivmm/errors.h"
 
+/* What namespaces the host gave. */
+enum cell_walls {
+    CELL_WALLS_NONE,
+    CELL_WALLS_NO_USER, /* root's, where there are no user namespaces (in a chroot, for one) */
+    CELL_WALLS_ALL
+};
+
 struct cell {
-    pid_t keeper;    /* as processes outside see it */
-    pid_t vm;        /* likewise; known on both sides */
-    int life_fd;     /* pipe: the keeper's end is written once; the VM's tells when the keeper is gone */
-    int walls;       /* enum cell_walls: what namespaces the host gave */
+    pid_t keeper; /* as processes outside see it */
+    pid_t vm;     /* likewise; known on both sides */
+    int life_fd;  /* pipe: the keeper's end is written once; the VM's tells when the keeper is gone */
+    enum cell_walls walls;
     uid_t uid;       /* the VM's, or the keeper's own where it has no other */
     bool root;       /* the keeper is root */
     sigset_t before; /* the signal mask to go on with */

@@ -20,6 +20,7 @@
 #include "vmm/cell.h"
 #include "vmm/cell_internal.h"
 #include "vmm/seccomp.h"
+#include "vmm/text_file.h"
 
 #define AS_SPARE  (256UL << 20) /* bytes of address space for malloc() in the run */
 #define TASKS_MAX 1024U         /* threads of a VM, with room */
@@ -101,11 +102,7 @@ int cell_empty_root(struct err *err)
  */
 static void forbid_namespaces(void)
 {
-    int fd = open("/proc/sys/user/max_user_namespaces", O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    (void)!write(fd, "0", 1);
-    close(fd);
+    (void)text_file_write("/proc/sys/user/max_user_namespaces", "0");
 }
 
 /* A container's root may have no other user than itself: it stays, and loses its capabilities alone. */

@@ -5,12 +5,6 @@
 
 #include "minivmm/errors.h"
 
-enum cell_walls {
-    CELL_WALLS_NONE,    /* no namespaces */
-    CELL_WALLS_NO_USER, /* root's, where there are no user namespaces (in a chroot, for one) */
-    CELL_WALLS_ALL
-};
-
 /* Replaces the root of the process's mount namespace by an empty directory that can't be written. */
 int cell_empty_root(struct err *err);
 

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "vmm/cgroup_internal.h"
+#include "vmm/text_file.h"
 
 #define CPU_PERIOD_US   100000u
 #define DYING_WAIT_MS   1000u
@@ -34,12 +35,7 @@ static int write_text(const char *dir, const char *name, const char *text)
     char path[CGROUP_PATH_MAX];
     if (!cgroup_path(path, dir, name))
         return -ENAMETOOLONG;
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    int code = write(fd, text, strlen(text)) < 0 ? -errno : 0;
-    close(fd);
-    return code;
+    return text_file_write(path, text);
 }
 
 static int write_number(const char *dir, const char *name, uint64_t value)

@@ -22,24 +22,11 @@ static const char keys_help[] = "\r\nctrl-a x leaves (the VM goes on), ctrl-a a 
 
 enum { GO_ON = 1, LEAVE = 0 };
 
-static int write_all(int fd, const char *bytes, size_t len)
+/* socket: that its peer is gone is an error there, and no signal. */
+static int put_all(int fd, bool socket, const char *bytes, size_t len)
 {
     while (len) {
-        ssize_t n = write(fd, bytes, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        bytes += n;
-        len -= (size_t)n;
-    }
-    return 0;
-}
-
-static int send_all(int fd, const char *bytes, size_t len)
-{
-    while (len) {
-        ssize_t n = send(fd, bytes, len, MSG_NOSIGNAL);
+        ssize_t n = socket ? send(fd, bytes, len, MSG_NOSIGNAL) : write(fd, bytes, len);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -60,7 +47,7 @@ static int pass_output(int fd)
     /* A supervisor that ends closes the connection, or resets it while input is on its way. */
     if (n <= 0)
         return n < 0 && errno != ECONNRESET ? -errno : LEAVE;
-    int code = write_all(STDOUT_FILENO, part, (size_t)n);
+    int code = put_all(STDOUT_FILENO, false, part, (size_t)n);
     return code < 0 ? code : GO_ON;
 }
 
@@ -108,11 +95,11 @@ static int pass_keys(struct typing *typing, int fd, const char *bytes, size_t le
         if (command && c == 'x')
             return LEAVE;
         if (command && c == 'h')
-            code = write_all(STDOUT_FILENO, keys_help, sizeof(keys_help) - 1);
+            code = put_all(STDOUT_FILENO, false, keys_help, sizeof(keys_help) - 1);
         else if (command && c == 'a')
-            code = send_all(fd, "\1", 1);
+            code = put_all(fd, true, "\1", 1);
         else
-            code = send_all(fd, &c, 1);
+            code = put_all(fd, true, &c, 1);
     }
     return code < 0 ? code : GO_ON;
 }
@@ -129,7 +116,7 @@ static int pass_input(struct typing *typing, int fd, bool *ended)
         return GO_ON;
     if (typing->keys)
         return pass_keys(typing, fd, part, (size_t)n);
-    int code = send_all(fd, part, (size_t)n);
+    int code = put_all(fd, true, part, (size_t)n);
     return code < 0 ? code : GO_ON;
 }
 

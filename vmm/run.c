@@ -121,7 +121,7 @@ static int run_inside(const struct config *config, struct vm *vm, const struct c
 static int run_keeper(struct vm *vm, const struct cell *cell)
 {
     vm_become_keeper(vm);
-    int status = cell_keep(cell->vm, cell->walls != 0);
+    int status = cell_keep(cell->vm, cell->walls != CELL_WALLS_NONE);
     vm_destroy(vm);
     if (!WIFSIGNALED(status))
         return WEXITSTATUS(status);
